@@ -1,0 +1,2 @@
+//! Converting.
+

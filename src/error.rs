@@ -1,0 +1,98 @@
+//! What can go wrong, coarsely: the detail is in the [`Violation`]s.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::rule::{Violation, Violations};
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading or writing failed.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+
+    /// The bytes break rules of the format. The first error is the one that stopped the reader.
+    #[error("{}", first(.0))]
+    Invalid(Violations),
+
+    /// The file may be fine, but uses what this version of the crate does not know.
+    #[error("not supported: {0}")]
+    Unsupported(Box<Violation>),
+
+    /// Tensors, names or options that cannot make a pack, or a source that cannot be converted.
+    #[error("{0}")]
+    Input(String),
+
+    /// No tensor has this name.
+    #[error("no tensor is named {0:?}")]
+    NoSuchTensor(String),
+
+    /// The caller's buffer does not fit the tensor.
+    #[error("tensor {tensor:?} has {expected} bytes, the buffer {found}")]
+    BufferLength {
+        /// The tensor's name.
+        tensor: String,
+        /// Its length in bytes.
+        expected: u64,
+        /// The buffer's length in bytes.
+        found: u64,
+    },
+
+    /// The target exists and replacing it was not asked for.
+    #[error("{}: exists already", .0.display())]
+    Exists(PathBuf),
+
+    /// The caller's progress handler asked to stop. Nothing is left behind.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// An I/O error with the file it is about.
+    #[must_use]
+    pub fn io(path: &Path, source: io::Error) -> Error {
+        Error::Io { path: path.to_owned(), source }
+    }
+
+    /// The error for violations of which at least one is an error.
+    #[must_use]
+    pub fn from_violations(violations: Violations) -> Error {
+        let unsupported = violations.errors().next().filter(|first| first.rule.means_unsupported()).cloned();
+        match unsupported {
+            Some(first) => Error::Unsupported(Box::new(first)),
+            None => Error::Invalid(violations),
+        }
+    }
+
+    /// The violation that stopped the reader, if the file was at fault.
+    #[must_use]
+    pub fn violation(&self) -> Option<&Violation> {
+        match self {
+            Error::Invalid(violations) => violations.errors().next(),
+            Error::Unsupported(violation) => Some(violation),
+            _ => None,
+        }
+    }
+}
+
+impl From<Violation> for Error {
+    fn from(violation: Violation) -> Error {
+        let mut violations = Violations::default();
+        violations.push(violation);
+        Error::from_violations(violations)
+    }
+}
+
+fn first(violations: &Violations) -> String {
+    violations.errors().next().map_or_else(|| "invalid".to_owned(), ToString::to_string)
+}

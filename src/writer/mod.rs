@@ -1,0 +1,262 @@
+//! A plan and the tensors' bytes to a file: streaming, in bounded memory, atomic.
+//!
+//! ```text
+//! Writer --plan--> Plan --+
+//!                         +--> assemble: payload in chunks, hashed as they pass --> header, tables, footer --> rename
+//! tensors' bytes ---------+
+//! ```
+
+pub(crate) mod assemble;
+mod target;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+pub(crate) use target::Target;
+
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::PAGE;
+use crate::format::trailer::{self, Trailer};
+use crate::manifest::Manifest;
+use crate::plan::{Plan, PlanOptions, TensorInfo};
+use crate::rule::Layout;
+use crate::seal::{self, PackId};
+use crate::source::write_all_at;
+use assemble::Piece;
+
+/// The bytes of one tensor, to be read in pieces, in any order, from several threads at once.
+pub trait TensorBytes: Send + Sync {
+    /// Fills `buffer` with the tensor's bytes that begin at `offset`.
+    ///
+    /// # Errors
+    /// Whatever keeps the bytes from being had. The pack is not written then.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()>;
+}
+
+/// Where a tensor's bytes come from.
+#[non_exhaustive]
+pub enum TensorData<'a> {
+    /// Memory.
+    Bytes(&'a [u8]),
+    /// Something that gives any piece of them when asked: copied and hashed on all cores.
+    Positional(Box<dyn TensorBytes + 'a>),
+    /// A stream that gives them once, from the beginning.
+    Stream(Box<dyn Read + Send + 'a>),
+}
+
+impl std::fmt::Debug for TensorData<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            TensorData::Bytes(_) => "Bytes",
+            TensorData::Positional(_) => "Positional",
+            TensorData::Stream(_) => "Stream",
+        })
+    }
+}
+
+impl<'a> From<&'a [u8]> for TensorData<'a> {
+    fn from(bytes: &'a [u8]) -> TensorData<'a> {
+        TensorData::Bytes(bytes)
+    }
+}
+
+/// Hears how far long work has come, and may end it.
+pub trait Progress: Sync {
+    /// Called from any thread after `bytes` more bytes. `Break` ends the work with [`Error::Cancelled`]; nothing is left behind.
+    fn advance(&self, bytes: u64) -> ControlFlow<()>;
+}
+
+/// No progress is shown, nothing is cancelled.
+impl Progress for () {
+    fn advance(&self, _bytes: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// How a file comes to its place.
+#[derive(Clone, Copy)]
+pub struct WriteOptions<'a> {
+    /// Replace a file that is there already. Otherwise it is an error.
+    pub replace: bool,
+    /// Have the bytes on disk before the file appears. Without it a power failure soon after may leave an incomplete file.
+    pub sync: bool,
+    /// Hears of bytes written.
+    pub progress: &'a dyn Progress,
+}
+
+impl Default for WriteOptions<'_> {
+    fn default() -> Self {
+        WriteOptions { replace: false, sync: true, progress: &() }
+    }
+}
+
+impl std::fmt::Debug for WriteOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteOptions").field("replace", &self.replace).field("sync", &self.sync).finish_non_exhaustive()
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Written {
+    /// The contents, digests included: what opening the file gives.
+    pub manifest: Manifest,
+    /// The pack id of a sealed file.
+    pub id: Option<PackId>,
+    /// The length of the file in bytes.
+    pub bytes: u64,
+}
+
+/// Collects tensors and writes them as one pack.
+///
+/// ```
+/// # fn main() -> flashpack::Result<()> {
+/// use flashpack::{Dtype, PlanOptions, WriteOptions, Writer};
+///
+/// let directory = tempfile::tempdir().unwrap();
+/// let path = directory.path().join("model.flashpack");
+/// let weights: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+///
+/// let mut writer = Writer::new(PlanOptions::default());
+/// writer.add("linear.weight", Dtype::Float32, [2, 2], weights.as_slice());
+/// writer.metadata("format", "pt");
+/// let written = writer.write(&path, &WriteOptions::default())?;
+///
+/// let pack = flashpack::Pack::open(&path)?;
+/// assert_eq!(pack.id(), written.id);
+/// assert_eq!(pack.read("linear.weight")?, weights);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct Writer<'a> {
+    options: PlanOptions,
+    tensors: Vec<TensorInfo>,
+    data: Vec<TensorData<'a>>,
+}
+
+impl<'a> Writer<'a> {
+    /// Begins a pack.
+    #[must_use]
+    pub fn new(options: PlanOptions) -> Writer<'a> {
+        Writer { options, tensors: Vec::new(), data: Vec::new() }
+    }
+
+    /// Adds a tensor. Its elements are little-endian, contiguous, the last dim varying fastest.
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        dtype: Dtype,
+        shape: impl Into<Vec<u64>>,
+        data: impl Into<TensorData<'a>>,
+    ) -> &mut Writer<'a> {
+        self.tensors.push(TensorInfo::new(name, dtype, shape));
+        self.data.push(data.into());
+        self
+    }
+
+    /// Adds a tensor whose bytes come from a stream, which must hold exactly as many as the shape has.
+    pub fn add_stream(
+        &mut self,
+        name: impl Into<String>,
+        dtype: Dtype,
+        shape: impl Into<Vec<u64>>,
+        stream: impl Read + Send + 'a,
+    ) -> &mut Writer<'a> {
+        self.add(name, dtype, shape, TensorData::Stream(Box::new(stream)))
+    }
+
+    /// Sets a metadata key. v3 and v4 packs do not keep any.
+    pub fn metadata(&mut self, key: impl Into<String>, value: impl Into<String>) -> &mut Writer<'a> {
+        self.options.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// The tensors so far.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// Where everything will be.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn plan(&self) -> Result<Plan> {
+        Plan::new(&self.tensors, &self.options)
+    }
+
+    /// Writes the pack. The file appears at `path` only when it is whole; whatever goes wrong, what was there before stays as it was.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for tensors that make no pack, [`Error::Exists`], [`Error::Cancelled`], [`Error::Io`], and what the tensors'
+    /// sources say.
+    pub fn write(self, path: &Path, options: &WriteOptions<'_>) -> Result<Written> {
+        let plan = self.plan()?;
+        let lengths: Vec<u64> = self.tensors.iter().map(|tensor| tensor.bytes().unwrap_or_default()).collect();
+        for (tensor, (data, length)) in self.tensors.iter().zip(self.data.iter().zip(&lengths)) {
+            if let TensorData::Bytes(bytes) = data
+                && bytes.len() as u64 != *length
+            {
+                let name = tensor.name.clone();
+                return Err(Error::BufferLength { tensor: name, expected: *length, found: bytes.len() as u64 });
+            }
+        }
+        write(plan, self.data, path, options)
+    }
+}
+
+fn write(mut plan: Plan, mut data: Vec<TensorData<'_>>, path: &Path, options: &WriteOptions<'_>) -> Result<Written> {
+    let target = Target::create(path, options.replace)?;
+    let size = plan.file_size();
+    target.set_len(size)?;
+    let pieces = pieces(&plan);
+    let chunk = plan.manifest.group_size();
+    let digests = assemble::assemble(&target, plan.manifest.payload(), &pieces, &mut data, chunk, options.progress)?;
+
+    let put = |bytes: &[u8], offset: u64| write_all_at(target.file(), bytes, offset).map_err(|error| Error::io(path, error));
+    let mut id = None;
+    if let Some(mut header) = plan.header {
+        plan.manifest.tables.digests_mut().copy_from_slice(&digests);
+        let tables = plan.manifest.tables.as_bytes();
+        header.tables_digest = seal::digest(tables);
+        header.footer_digest = seal::digest(&plan.footer);
+        header.header_digest = header.digest();
+        put(&header.to_bytes(), 0)?;
+        put(tables, PAGE)?;
+        id = Some(PackId(header.header_digest));
+    }
+    let footer_offset = plan.manifest.payload().end;
+    put(&plan.footer, footer_offset)?;
+    let trailer = Trailer { footer_length: plan.footer.len() as u64, magic: trailer::MAGIC };
+    put(&trailer.to_bytes(), footer_offset.saturating_add(plan.footer.len() as u64))?;
+    target.publish(options.sync)?;
+    debug_assert_eq!(id.is_some(), plan.manifest.layout == Layout::Sealed);
+    Ok(Written { manifest: plan.manifest, id, bytes: size })
+}
+
+/// The tensors' places in the file, in its order.
+fn pieces(plan: &Plan) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = plan
+        .manifest
+        .tensors()
+        .zip(&plan.origins)
+        .map(|(tensor, &data)| Piece { offset: tensor.offset, length: tensor.length, data })
+        .collect();
+    pieces.sort_unstable_by_key(|piece| piece.offset);
+    pieces
+}
+
+/// Writes a small file the same way: whole or not at all.
+pub(crate) fn write_small(path: &Path, bytes: &[u8], replace: bool, sync: bool) -> Result<()> {
+    let target = Target::create(path, replace)?;
+    write_all_at(target.file(), bytes, 0).map_err(|error| Error::io(path, error))?;
+    target.publish(sync)
+}
+
+/// Metadata as the writer takes it.
+pub type Metadata = BTreeMap<String, String>;

@@ -1,0 +1,97 @@
+//! A file that appears whole or not at all.
+//!
+//! The bytes go to a temporary file in the folder of the target, then to disk, then a rename puts the file in its place and the folder
+//! goes to disk as well. The temporary file is removed when anything goes wrong, a cancelled run included.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+
+/// How the names of temporary files begin and end: recognizable, and hidden.
+const PREFIX: &str = ".flashpack-";
+const SUFFIX: &str = ".tmp";
+
+pub(crate) struct Target {
+    temporary: NamedTempFile,
+    path: PathBuf,
+    replace: bool,
+}
+
+impl Target {
+    /// Begins a file. Without `replace`, a file at the target is an error now, and at the end if one has appeared by then.
+    pub(crate) fn create(path: &Path, replace: bool) -> Result<Target> {
+        // A link is not followed: it is the link itself that would be replaced.
+        if let Ok(metadata) = path.symlink_metadata() {
+            if metadata.is_dir() {
+                return Err(Error::io(path, io::Error::new(io::ErrorKind::IsADirectory, "is a directory")));
+            }
+            if !replace {
+                return Err(Error::Exists(path.to_owned()));
+            }
+        }
+        let temporary = builder().tempfile_in(folder(path)).map_err(|error| Error::io(path, error))?;
+        Ok(Target { temporary, path: path.to_owned(), replace })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        self.temporary.as_file()
+    }
+
+    /// Sets the length. What is not written later reads as zeros.
+    pub(crate) fn set_len(&self, length: u64) -> Result<()> {
+        self.file().set_len(length).map_err(|error| Error::io(&self.path, error))
+    }
+
+    /// Puts the file in its place.
+    pub(crate) fn publish(self, sync: bool) -> Result<()> {
+        let Target { temporary, path, replace } = self;
+        if sync {
+            temporary.as_file().sync_all().map_err(|error| Error::io(&path, error))?;
+        }
+        let persisted = if replace { temporary.persist(&path) } else { temporary.persist_noclobber(&path) };
+        match persisted {
+            Ok(_) => {}
+            Err(failed) if !replace && failed.error.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists(path)),
+            Err(failed) => return Err(Error::io(&path, failed.error)),
+        }
+        if sync { sync_folder(&path) } else { Ok(()) }
+    }
+}
+
+fn builder() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PREFIX).suffix(SUFFIX);
+    #[cfg(unix)]
+    {
+        // As for any new file: what the umask leaves. The default of `tempfile` is for secrets.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Has the rename itself on disk. Only Unix lets a folder be opened for that.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> Result<()> {
+    File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(|error| Error::io(path, error))
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_path: &Path) -> Result<()> {
+    Ok(())
+}
