@@ -45,9 +45,11 @@ pub(crate) fn assemble(
 ) -> Result<Vec<Digest>> {
     place_streams(target, pieces, data)?;
     let data: Vec<Filling<'_>> = data.iter().map(Filling::of).collect();
+    // Empty ones would share their place with others, and pieces are looked up by place.
+    let pieces: Vec<Piece> = pieces.iter().copied().filter(|piece| piece.length > 0).collect();
     let chunk = group_size.unwrap_or(CHUNK);
     let chunks = region.end.saturating_sub(region.start).div_ceil(chunk);
-    let job = Job { target, pieces, data: &data, hash: group_size.is_some(), progress };
+    let job = Job { target, pieces: &pieces, data: &data, hash: group_size.is_some(), progress };
     let digests: Result<Vec<Option<Digest>>> = (0..chunks)
         .into_par_iter()
         .map_init(Vec::new, |buffer, number| {
