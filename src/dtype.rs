@@ -99,18 +99,16 @@ impl Dtype {
             return elements.checked_mul(self.bits() / 8);
         }
         let bits = elements.checked_mul(self.bits())?;
-        (bits % 8 == 0).then_some(bits / 8)
+        divided(bits, 8)
     }
 
     /// How many elements `bytes` bytes hold; `None` when they do not hold a whole number, or on overflow.
     #[must_use]
     pub fn elements_in(self, bytes: u64) -> Option<u64> {
         if self.bits() >= 8 {
-            let size = self.bits() / 8;
-            return (bytes % size == 0).then_some(bytes / size);
+            return divided(bytes, self.bits() / 8);
         }
-        let bits = bytes.checked_mul(8)?;
-        (bits % self.bits() == 0).then_some(bits / self.bits())
+        divided(bytes.checked_mul(8)?, self.bits())
     }
 
     /// The unit in bytes to which offsets of tensors of this dtype are rounded up: the smallest number of bytes that is a multiple
@@ -119,7 +117,7 @@ impl Dtype {
     pub fn rounding_unit(self, alignment: u64) -> Option<u64> {
         let bits = if alignment == 0 { 8 } else { alignment.checked_mul(8)? };
         // Both factors are multiples of 8, or the result is: lcm(8k, bits).
-        let unit = (bits / gcd(bits, self.bits())).checked_mul(self.bits())?;
+        let unit = bits.checked_div(gcd(bits, self.bits()))?.checked_mul(self.bits())?;
         Some(unit / 8)
     }
 }
@@ -149,6 +147,11 @@ impl std::str::FromStr for Dtype {
     fn from_str(name: &str) -> Result<Dtype, UnknownDtype> {
         Dtype::from_name(name).ok_or_else(|| UnknownDtype(name.to_owned()))
     }
+}
+
+/// The quotient, if nothing is left over.
+fn divided(dividend: u64, divisor: u64) -> Option<u64> {
+    dividend.checked_div(divisor).filter(|_| dividend.is_multiple_of(divisor))
 }
 
 fn gcd(mut a: u64, mut b: u64) -> u64 {

@@ -447,7 +447,7 @@ impl Pack {
         ranges.sort_unstable_by_key(|range| range.start);
         let mut cursor = payload.start;
         let mut gaps = Vec::new();
-        for range in ranges.into_iter().chain([payload.end..payload.end]) {
+        for range in ranges.into_iter().chain(std::iter::once(payload.end..payload.end)) {
             if cursor < range.start {
                 gaps.push(cursor..range.start);
             }
@@ -463,6 +463,7 @@ impl Pack {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Invalid`] if the file was changed since it was opened; [`Error::Input`] if the source is no file.
+    #[expect(unsafe_code, reason = "hands the promise of `Mapping::of` on to the caller")]
     pub unsafe fn map(&self) -> Result<MappedPack> {
         let file = self.file.as_ref().ok_or_else(|| Error::Input("only a file can be mapped".into()))?;
         // SAFETY: the caller promises that the file stays as it is for as long as the mapping lives.

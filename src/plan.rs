@@ -344,7 +344,7 @@ fn header_for(manifest: &Manifest, footer_length: usize) -> Result<Header> {
         magic: header::MAGIC,
         major: 1,
         minor: 0,
-        header_size: header::SIZE as u32,
+        header_size: header::SIZE_FIELD,
         file_size: file_size.ok_or_else(|| Error::Input("the pack would be over 2^53 - 1 bytes long".into()))?,
         required_features: 0,
         optional_features: 0,

@@ -90,7 +90,7 @@ fn in_header_order(pack: &Pack) -> Result<Vec<Tensor<'_>>> {
 
 /// Cuts the tensors into runs of at most `most` bytes.
 fn shard(tensors: &[Tensor<'_>], most: Option<u64>) -> Vec<Range<usize>> {
-    let Some(most) = most else { return vec![0..tensors.len()] };
+    let most = most.unwrap_or(u64::MAX);
     let mut shards = Vec::new();
     let (mut start, mut bytes) = (0, 0_u64);
     for (number, tensor) in tensors.iter().enumerate() {

@@ -135,8 +135,9 @@ fn is_pack(path: &Path) -> Result<bool> {
     if let Some(last) = last {
         source.read_exact_at(&mut head, 0).and_then(|()| source.read_exact_at(&mut tail, last)).map_err(|error| Error::io(path, error))?;
     }
-    let named_so = path.extension().is_some_and(|extension| extension == "flashpack");
-    Ok(head == header::MAGIC || (tail == trailer::MAGIC && !path.extension().is_some_and(|extension| extension == "safetensors")) || named_so)
+    let named = |extension: &str| path.extension().is_some_and(|found| found == extension);
+    // The last bytes of a safetensors file are weights: they may be anything.
+    Ok(head == header::MAGIC || named("flashpack") || (tail == trailer::MAGIC && !named("safetensors")))
 }
 
 fn refuse_unknown(path: &Path) -> Result<()> {

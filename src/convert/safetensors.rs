@@ -20,7 +20,7 @@ use crate::source::{FileSource, ReadAt, read_vec};
 pub const MAX_HEADER: u64 = 100_000_000;
 
 /// The bytes before the header: its length.
-pub(crate) const PREFIX: u64 = 8;
+pub(crate) const PREFIX: u64 = size_of::<u64>() as u64;
 
 /// The key of the header that is no tensor.
 pub(crate) const METADATA_KEY: &str = "__metadata__";
@@ -56,7 +56,7 @@ impl SafetensorsFile {
         let invalid = |message: String| Error::Input(format!("{}: not a valid safetensors file: {message}", path.display()));
         let io_error = |error| Error::io(path, error);
         let size = source.length();
-        let mut length = [0; PREFIX as usize];
+        let mut length = [0; size_of::<u64>()];
         if size < PREFIX {
             return Err(invalid(format!("it has {size} bytes")));
         }

@@ -26,6 +26,9 @@ pub const MAGIC: [u8; 8] = *b"\x89FPK\r\n\x1a\n";
 /// The length of the header record in bytes.
 pub const SIZE: usize = 288;
 
+/// The same, as it stands in the record.
+pub const SIZE_FIELD: u32 = 288;
+
 /// The bytes that the header digest covers: all of the record before the digest itself.
 pub const DIGESTED: usize = 256;
 

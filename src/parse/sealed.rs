@@ -115,8 +115,7 @@ fn check_fields(header: &Header, fill: &[u8], file_size: u64, violations: &mut V
             violations.push(Violation::new(rule, offset, message));
         }
     };
-    let size_holds = u64::from(header.header_size) == header::SIZE as u64;
-    demand(size_holds, &rule::SEAL_HDR_SIZE, 12, format!("{}", header.header_size));
+    demand(header.header_size == header::SIZE_FIELD, &rule::SEAL_HDR_SIZE, 12, format!("{}", header.header_size));
     let message = format!("the header says {}, the file has {file_size} bytes", header.file_size);
     demand(header.file_size == file_size, &rule::SEAL_HDR_FILE_SIZE, 16, message);
     let alignment = u64::from(header.alignment);
