@@ -22,12 +22,22 @@ pub enum Error {
     },
 
     /// The bytes break rules of the format. The first error is the one that stopped the reader.
-    #[error("{}", first(.0))]
-    Invalid(Violations),
+    #[error("{}: {}", .path.display(), first(.violations))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        violations: Violations,
+    },
 
     /// The file may be fine, but uses what this version of the crate does not know.
-    #[error("not supported: {0}")]
-    Unsupported(Box<Violation>),
+    #[error("{}: not supported: {violation}", .path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What is not known.
+        violation: Box<Violation>,
+    },
 
     /// Tensors, names or options that cannot make a pack, or a source that cannot be converted.
     #[error("{0}")]
@@ -66,11 +76,12 @@ impl Error {
 
     /// The error for violations of which at least one is an error.
     #[must_use]
-    pub fn from_violations(violations: Violations) -> Error {
+    pub fn from_violations(path: &Path, violations: Violations) -> Error {
+        let path = path.to_owned();
         let unsupported = violations.errors().next().filter(|first| first.rule.means_unsupported()).cloned();
         match unsupported {
-            Some(first) => Error::Unsupported(Box::new(first)),
-            None => Error::Invalid(violations),
+            Some(first) => Error::Unsupported { path, violation: Box::new(first) },
+            None => Error::Invalid { path, violations },
         }
     }
 
@@ -78,18 +89,10 @@ impl Error {
     #[must_use]
     pub fn violation(&self) -> Option<&Violation> {
         match self {
-            Error::Invalid(violations) => violations.errors().next(),
-            Error::Unsupported(violation) => Some(violation),
+            Error::Invalid { violations, .. } => violations.errors().next(),
+            Error::Unsupported { violation, .. } => Some(violation),
             _ => None,
         }
-    }
-}
-
-impl From<Violation> for Error {
-    fn from(violation: Violation) -> Error {
-        let mut violations = Violations::default();
-        violations.push(violation);
-        Error::from_violations(violations)
     }
 }
 

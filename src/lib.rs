@@ -68,10 +68,13 @@
 #![deny(unsafe_code)]
 
 pub mod convert;
+pub mod diff;
 pub mod dtype;
 pub mod error;
+pub mod explain;
 pub mod format;
 pub mod limits;
+pub mod load;
 pub mod manifest;
 pub mod pack;
 mod parse;
@@ -85,6 +88,7 @@ pub mod writer;
 pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use limits::Limits;
+pub use load::Loaded;
 pub use manifest::{Block, Manifest, Shape, Tensor};
 pub use pack::{MappedPack, OpenOptions, Pack, Report};
 pub use plan::{Order, Plan, PlanOptions, TensorInfo};

@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `flashpack` command: the door to `cli`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -14,7 +14,7 @@ use crate::manifest::{Manifest, Tensor};
 use crate::parse::{self, Parsed, Policy};
 use crate::rule::{self, Layout, Severity, Violation, Violations};
 use crate::seal::{self, PackId};
-use crate::source::{FileSource, Mapping, ReadAt, read_vec};
+use crate::source::{FileSource, Mapping, ReadAt, read_vec, zeroed};
 use crate::writer::Progress;
 
 /// How to open a pack.
@@ -100,7 +100,7 @@ impl OpenOptions {
         let parsed = parse::parse(&source, &self.policy).map_err(|error| Error::io(path, error))?;
         let Parsed { header, footer, manifest, violations, .. } = parsed;
         let Some(manifest) = manifest.filter(|_| !violations.has_errors()) else {
-            return Err(Error::from_violations(violations));
+            return Err(Error::from_violations(path, violations));
         };
         let pack = Pack {
             source,
@@ -250,10 +250,7 @@ impl Pack {
     /// [`Error::NoSuchTensor`], [`Error::Io`], and [`Error::Invalid`] with `SEAL-INT-01` for bytes that are not those that were sealed.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let tensor = self.tensor(name)?;
-        let length = usize::try_from(tensor.length).map_err(|_| self.out_of_memory())?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(length).map_err(|_| self.out_of_memory())?;
-        bytes.resize(length, 0);
+        let mut bytes = zeroed(tensor.length).map_err(|error| self.io(error))?;
         self.read_range(tensor.offset, &mut bytes)?;
         Ok(bytes)
     }
@@ -321,7 +318,7 @@ impl Pack {
         let range = seal::group_range(&self.manifest, number);
         if range == (offset..offset.saturating_add(part.len() as u64)) {
             self.read_exact_at(part, offset)?;
-            return seal::check_group(&self.manifest, number, part).map_err(|violation| Error::from(*violation));
+            return seal::check_group(&self.manifest, number, part).map_err(|violation| self.invalid(*violation));
         }
         let group = self.groups.get_or_read(number, || self.read_group(number))?;
         let start = usize::try_from(offset.saturating_sub(range.start)).unwrap_or(usize::MAX);
@@ -333,13 +330,13 @@ impl Pack {
     fn read_group(&self, number: u64) -> Result<Vec<u8>> {
         let range = seal::group_range(&self.manifest, number);
         let bytes = read_vec(&self.source, range.start, range.end.saturating_sub(range.start));
-        let bytes = bytes.map_err(|error| Error::io(&self.path, error))?;
-        seal::check_group(&self.manifest, number, &bytes).map_err(|violation| Error::from(*violation))?;
+        let bytes = bytes.map_err(|error| self.io(error))?;
+        seal::check_group(&self.manifest, number, &bytes).map_err(|violation| self.invalid(*violation))?;
         Ok(bytes)
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.source.read_exact_at(buffer, offset).map_err(|error| Error::io(&self.path, error))
+        self.source.read_exact_at(buffer, offset).map_err(|error| self.io(error))
     }
 
     /// The JSON footer. In a sealed file it is compared with its digest.
@@ -347,10 +344,10 @@ impl Pack {
     /// # Errors
     /// [`Error::Io`], and [`Error::Invalid`] with `SEAL-FOOT-01`.
     pub fn footer(&self) -> Result<Vec<u8>> {
-        let footer = read_vec(&self.source, self.footer.offset, self.footer.length).map_err(|error| Error::io(&self.path, error))?;
+        let footer = read_vec(&self.source, self.footer.offset, self.footer.length).map_err(|error| self.io(error))?;
         if self.header.is_some_and(|header| seal::digest(&footer) != header.footer_digest) {
             let violation = Violation::new(&rule::SEAL_FOOT_DIGEST, self.footer.offset, "the footer's bytes have another digest");
-            return Err(violation.into());
+            return Err(self.invalid(violation));
         }
         Ok(footer)
     }
@@ -361,7 +358,7 @@ impl Pack {
     /// [`Error::Invalid`] with everything that is wrong, [`Error::Io`], [`Error::Cancelled`].
     pub fn verify(&self, progress: &dyn Progress) -> Result<()> {
         let violations = self.check(false, progress)?;
-        if violations.has_errors() { Err(Error::from_violations(violations)) } else { Ok(()) }
+        if violations.has_errors() { Err(Error::from_violations(&self.path, violations)) } else { Ok(()) }
     }
 
     /// The stages `footer` and `integrity`.
@@ -380,7 +377,7 @@ impl Pack {
     fn check_footer(&self, violations: &mut Violations) -> Result<()> {
         let footer = match self.footer() {
             Ok(footer) => footer,
-            Err(Error::Invalid(found)) => {
+            Err(Error::Invalid { violations: found, .. }) => {
                 violations.extend(found);
                 return Ok(());
             }
@@ -467,19 +464,30 @@ impl Pack {
     pub unsafe fn map(&self) -> Result<MappedPack> {
         let file = self.file.as_ref().ok_or_else(|| Error::Input("only a file can be mapped".into()))?;
         // SAFETY: the caller promises that the file stays as it is for as long as the mapping lives.
-        let mapping = Arc::new(unsafe { Mapping::of(file) }.map_err(|error| Error::io(&self.path, error))?);
+        let mapping = Arc::new(unsafe { Mapping::of(file) }.map_err(|error| self.io(error))?);
         // Read again from the mapping: what is handed out must lie within what was mapped.
         let options = OpenOptions { policy: self.policy.clone(), ..OpenOptions::default() };
         let pack = options.open_at(mapping.clone(), &self.path)?;
         Ok(MappedPack { pack, mapping })
     }
 
-    fn out_of_memory(&self) -> Error {
-        Error::io(&self.path, std::io::ErrorKind::OutOfMemory.into())
+    fn invalid(&self, violation: Violation) -> Error {
+        let mut violations = Violations::default();
+        violations.push(violation);
+        Error::from_violations(&self.path, violations)
+    }
+
+    /// The file's bytes.
+    pub(crate) fn source(&self) -> &dyn ReadAt {
+        &self.source
+    }
+
+    pub(crate) fn io(&self, error: std::io::Error) -> Error {
+        Error::io(&self.path, error)
     }
 
     fn short(&self) -> Error {
-        Error::io(&self.path, std::io::ErrorKind::UnexpectedEof.into())
+        self.io(std::io::ErrorKind::UnexpectedEof.into())
     }
 }
 

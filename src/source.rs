@@ -184,13 +184,19 @@ impl ReadAt for Mapping {
     }
 }
 
-/// Reads `length` bytes into new memory. The caller has checked the length against the source and its limits; memory that cannot be
-/// had is an error all the same.
-pub(crate) fn read_vec(source: &dyn ReadAt, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+/// New memory for `length` bytes that will be overwritten; memory that cannot be had is an error.
+///
+/// Only fresh pages come zeroed for nothing, and only `vec!` asks for them: filling a reserved vector would touch all of it once more.
+/// As `vec!` ends the process when memory cannot be had, that is asked first.
+pub(crate) fn zeroed(length: u64) -> io::Result<Vec<u8>> {
     let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    bytes.resize(length, 0);
+    Vec::<u8>::new().try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    Ok(vec![0; length])
+}
+
+/// Reads `length` bytes into new memory. The caller has checked the length against the source and its limits.
+pub(crate) fn read_vec(source: &dyn ReadAt, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = zeroed(length)?;
     source.read_exact_at(&mut bytes, offset)?;
     Ok(bytes)
 }

@@ -1,0 +1,168 @@
+//! `flashpack convert`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use flashpack::convert::{ConvertOptions, Converted, Filter, convert};
+use flashpack::{Dtype, PlanOptions, WriteOptions};
+
+use super::output::{count, size, stdout, warning};
+use super::progress::{Bar, bytes_at};
+use super::{CommandResult, Outcome, Trust, refuse_stream};
+
+/// Pack a model: safetensors, sharded or not, a diffusers pipeline, or another pack
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  flashpack convert model.safetensors                       seal it as model.flashpack
+  flashpack convert checkpoint/ model.flashpack             a sharded checkpoint, by its folder or index file
+  flashpack convert pipeline/ packed/ --variant fp16        each component of a diffusers pipeline
+  flashpack convert model.safetensors --dtype bfloat16      cast as PyTorch casts
+  flashpack convert old.flashpack new.flashpack             seal a pack that the Python package wrote")]
+pub(crate) struct Arguments {
+    /// A .safetensors file, a folder or index of a sharded checkpoint, a pipeline folder, or a .flashpack file
+    source: PathBuf,
+
+    /// The pack to write. By default SOURCE's name with .flashpack; model.flashpack in a folder
+    destination: Option<PathBuf>,
+
+    /// The layout to write
+    #[arg(long, value_enum, default_value_t = Layout::Sealed)]
+    layout: Layout,
+
+    /// Cast every tensor to this dtype, as PyTorch does
+    #[arg(long)]
+    dtype: Option<Dtype>,
+
+    /// Align tensors to this many bytes; 0 for none. A power of two up to 4096 in sealed packs
+    #[arg(long, value_name = "BYTES", default_value_t = PlanOptions::default().alignment)]
+    align: u64,
+
+    /// The order of tensors
+    #[arg(long, value_enum, default_value_t = Order::Size)]
+    order: Order,
+
+    /// Leave out the tensor of this name (repeatable)
+    #[arg(long, value_name = "NAME")]
+    ignore_names: Vec<String>,
+
+    /// Leave out tensors whose names begin so (repeatable)
+    #[arg(long, value_name = "PREFIX")]
+    ignore_prefixes: Vec<String>,
+
+    /// Leave out tensors whose names end so (repeatable)
+    #[arg(long, value_name = "SUFFIX")]
+    ignore_suffixes: Vec<String>,
+
+    /// Take the files of this variant from a folder: fp16 for model.fp16.safetensors
+    #[arg(long)]
+    variant: Option<String>,
+
+    /// Replace a destination that exists
+    #[arg(short, long)]
+    force: bool,
+
+    /// Do not wait until the bytes are on disk: faster, but a power failure may leave an incomplete file
+    #[arg(long)]
+    no_sync: bool,
+
+    /// Tell what was written
+    #[arg(short, long)]
+    verbose: bool,
+
+    #[command(flatten)]
+    trust: Trust,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Layout {
+    /// Verified: digests over every byte; the Python package loads it too
+    Sealed,
+    /// As the Python package writes several dtypes
+    V4,
+    /// As the Python package writes one dtype
+    V3,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Order {
+    /// Largest first
+    Size,
+    /// By name
+    Name,
+    /// As in the source
+    Source,
+}
+
+pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
+    refuse_stream(&arguments.source)?;
+    if let Some(destination) = &arguments.destination {
+        refuse_stream(destination)?;
+    }
+    let started = Instant::now();
+    let converted = {
+        let bar = Bar::new(bytes_at(&arguments.source), quiet);
+        let options = ConvertOptions {
+            plan: PlanOptions {
+                layout: match arguments.layout {
+                    Layout::Sealed => flashpack::Layout::Sealed,
+                    Layout::V4 => flashpack::Layout::V4,
+                    Layout::V3 => flashpack::Layout::V3,
+                },
+                alignment: arguments.align,
+                order: match arguments.order {
+                    Order::Size => flashpack::Order::Size,
+                    Order::Name => flashpack::Order::Name,
+                    Order::Source => flashpack::Order::Source,
+                },
+                metadata: BTreeMap::new(),
+                ..PlanOptions::default()
+            },
+            dtype: arguments.dtype,
+            filter: Filter {
+                names: arguments.ignore_names.clone(),
+                prefixes: arguments.ignore_prefixes.clone(),
+                suffixes: arguments.ignore_suffixes.clone(),
+            },
+            variant: arguments.variant.clone(),
+            write: WriteOptions { replace: arguments.force, sync: !arguments.no_sync, progress: &bar },
+            open: arguments.trust.options(),
+        };
+        convert(&arguments.source, arguments.destination.as_deref(), &options)?
+    };
+    let mut out = stdout();
+    for pack in &converted {
+        print(&mut out, pack, arguments.verbose)?;
+    }
+    if arguments.verbose {
+        writeln!(out, "{:.3} s", started.elapsed().as_secs_f64())?;
+    }
+    out.flush()?;
+    Ok(Outcome::Done)
+}
+
+fn print(out: &mut impl Write, pack: &Converted, verbose: bool) -> std::io::Result<()> {
+    let path = pack.path.display();
+    match pack.written.id {
+        Some(id) => writeln!(out, "{path}  {id}")?,
+        None => writeln!(out, "{path}")?,
+    }
+    if verbose {
+        let manifest = &pack.written.manifest;
+        let ignored = if pack.ignored > 0 { format!(", {} ignored", pack.ignored) } else { String::new() };
+        writeln!(
+            out,
+            "  {}, {}{ignored} in {}, {}",
+            manifest.layout(),
+            count(pack.tensors, "tensor"),
+            count(manifest.blocks().len(), "block"),
+            size(pack.written.bytes)
+        )?;
+    }
+    if pack.dropped_metadata {
+        warning(&format!("{path}: {} has no place for metadata: it was left out", pack.written.manifest.layout()));
+    }
+    Ok(())
+}

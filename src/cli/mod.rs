@@ -1,0 +1,187 @@
+//! The command line: parse, call the library, print. One file a command.
+
+mod completions;
+mod convert;
+mod diff;
+mod explain;
+mod list;
+mod load;
+mod man;
+mod metadata;
+mod output;
+mod progress;
+mod revert;
+mod validate;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use flashpack::Error;
+
+/// Model weights packed into one aligned, verified file.
+///
+/// Exit status: 0 done, or valid; 1 the file is invalid, or a comparison found differences; 2 wrong usage, or a file could not be read or
+/// written; 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "flashpack", version, arg_required_else_help = true, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Examples:
+  flashpack convert model.safetensors          seal a model: writes model.flashpack
+  flashpack validate model.flashpack           check every byte of it
+  flashpack revert model.flashpack out.safetensors")]
+struct Command {
+    /// Show no progress
+    #[arg(short, long, global = true)]
+    quiet: bool,
+
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Convert(convert::Arguments),
+    Revert(revert::Arguments),
+    Metadata(metadata::Arguments),
+    List(list::Arguments),
+    Validate(validate::Arguments),
+    Diff(diff::Arguments),
+    Load(load::Arguments),
+    Explain(explain::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
+}
+
+/// Why a command did not do what it was asked.
+enum Failure {
+    /// From the library, perhaps with advice.
+    Library(Error),
+    /// The arguments make no sense together, or nothing can be done with them.
+    Usage(String),
+    /// Standard output cannot be written.
+    Output(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Library(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Output(error)
+    }
+}
+
+/// What a command that ran has to say through its exit status.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// Invalid, or different.
+    No,
+    /// Something could not be read.
+    Unreadable,
+}
+
+type CommandResult = Result<Outcome, Failure>;
+
+const NO: u8 = 1;
+const TROUBLE: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+/// Runs the command that the arguments ask for.
+pub(crate) fn run() -> ExitCode {
+    let command = Command::parse();
+    let quiet = command.quiet;
+    let result = match command.action {
+        Action::Convert(arguments) => convert::run(&arguments, quiet),
+        Action::Revert(arguments) => revert::run(&arguments, quiet),
+        Action::Metadata(arguments) => metadata::run(&arguments),
+        Action::List(arguments) => list::run(&arguments),
+        Action::Validate(arguments) => validate::run(&arguments, quiet),
+        Action::Diff(arguments) => diff::run(&arguments),
+        Action::Load(arguments) => load::run(&arguments),
+        Action::Explain(arguments) => explain::run(&arguments),
+        Action::Completions(arguments) => completions::run(&arguments),
+        Action::Man(arguments) => man::run(&arguments),
+    };
+    ExitCode::from(match result {
+        Ok(Outcome::Done) => 0,
+        Ok(Outcome::No) => NO,
+        Ok(Outcome::Unreadable) => TROUBLE,
+        Err(failure) => report(&failure),
+    })
+}
+
+/// One line on standard error: what, where, and what to do.
+fn report(failure: &Failure) -> u8 {
+    let (message, code) = match failure {
+        // Whoever reads the output has gone away (`| head`): nothing to tell.
+        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return 0,
+        Failure::Output(error) => (format!("standard output: {error}"), TROUBLE),
+        Failure::Usage(message) => (message.clone(), TROUBLE),
+        Failure::Library(error) => {
+            let code = match error {
+                Error::Invalid { .. } | Error::Unsupported { .. } => NO,
+                Error::Cancelled => INTERRUPTED,
+                _ => TROUBLE,
+            };
+            (with_advice(error), code)
+        }
+    };
+    output::error(&message);
+    code
+}
+
+fn with_advice(error: &Error) -> String {
+    let advice = match error {
+        Error::Exists(_) => "pass --force to replace it",
+        Error::Invalid { .. } => "`flashpack validate` lists everything that is wrong",
+        Error::NoSuchTensor(_) => "`flashpack list` shows the names",
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "free some space; nothing was changed",
+        _ => return error.to_string(),
+    };
+    format!("{error}; {advice}")
+}
+
+/// What is neither a file nor a folder.
+fn refuse_stream(path: &Path) -> Result<(), Failure> {
+    let text = path.to_string_lossy();
+    if text == "-" {
+        return Err(Failure::Usage("-: a pack cannot be read from a pipe yet: name a file".into()));
+    }
+    if text.contains("://") {
+        return Err(Failure::Usage(format!("{text}: addresses are not fetched yet: download the file first")));
+    }
+    Ok(())
+}
+
+/// The ways to be strict with a pack that is read.
+#[derive(Debug, clap::Args)]
+struct Trust {
+    /// Refuse every pack but the one with this pack id (64 hexadecimal digits)
+    #[arg(long, value_name = "HEX")]
+    id: Option<flashpack::PackId>,
+
+    /// Refuse packs that are not sealed
+    #[arg(long)]
+    require_seal: bool,
+}
+
+impl Trust {
+    fn options(&self) -> flashpack::OpenOptions {
+        let options = flashpack::OpenOptions::new().require_seal(self.require_seal);
+        match self.id {
+            Some(id) => options.expect_id(id),
+            None => options,
+        }
+    }
+}
+
+/// Opens a pack to look at.
+fn open(path: &PathBuf) -> Result<flashpack::Pack, Failure> {
+    refuse_stream(path)?;
+    Ok(flashpack::Pack::open(path)?)
+}
