@@ -25,7 +25,11 @@ fn main() -> ExitCode {
     }
     match options.open(&path) {
         Ok(pack) => {
-            println!("{path}: whole; {} tensors; pack id {}", pack.manifest().len(), pack.id().map(|id| id.to_string()).unwrap_or_default());
+            println!(
+                "{path}: whole; {} tensors; pack id {}",
+                pack.manifest().len(),
+                pack.id().map(|id| id.to_string()).unwrap_or_default()
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -16,7 +16,7 @@ use crate::source::ReadAt;
 #[non_exhaustive]
 pub enum Model {
     /// A pack of any layout. Its tensors are verified as they are read.
-    Pack(Pack),
+    Pack(Box<Pack>),
     /// A safetensors file.
     Safetensors(SafetensorsFile),
 }
@@ -30,7 +30,7 @@ impl Model {
         if path.extension().is_some_and(|extension| extension == "safetensors") {
             return SafetensorsFile::open(path).map(Model::Safetensors);
         }
-        Pack::open(path).map(Model::Pack)
+        Pack::open(path).map(Box::new).map(Model::Pack)
     }
 
     /// The tensors, and where their bytes begin in the file.

@@ -2,11 +2,11 @@
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::format::PAGE;
 use crate::format::footer;
 use crate::format::header::{self, Header, Section, Sections};
 use crate::format::tables::{BLOCK_SIZE, DIGEST_SIZE, DIM_SIZE, TENSOR_SIZE, metadata_pairs};
 use crate::format::trailer;
-use crate::format::PAGE;
 use crate::manifest::name_bytes;
 use crate::pack::Pack;
 use crate::rule::Layout;
@@ -77,7 +77,15 @@ impl Reader<'_> {
         self.field(PART, 8, "SEAL-HDR-03", format!("required features {:#x}", header.required_features))?;
         self.field(PART, 8, "SEAL-HDR-11", format!("optional features {:#x}", header.optional_features))?;
         const CLAUSES: [&str; 9] = [
-            "SEAL-SEC-01", "SEAL-SEC-02", "SEAL-SEC-02", "SEAL-SEC-02", "SEAL-SEC-02", "SEAL-SEC-02", "SEAL-SEC-02", "SEAL-SEC-03", "SEAL-SEC-06",
+            "SEAL-SEC-01",
+            "SEAL-SEC-02",
+            "SEAL-SEC-02",
+            "SEAL-SEC-02",
+            "SEAL-SEC-02",
+            "SEAL-SEC-02",
+            "SEAL-SEC-02",
+            "SEAL-SEC-03",
+            "SEAL-SEC-06",
         ];
         for ((name, section), clause) in Sections::NAMES.iter().zip(header.sections.all()).zip(CLAUSES) {
             self.field(PART, 16, clause, format!("{name}: offset {}, length {}", section.offset, section.length))?;

@@ -189,24 +189,30 @@ impl Manifest {
 
     /// The footer that belongs to this manifest, with the index in the given order.
     pub(crate) fn footer(&self, order: &[u32]) -> Footer<'_> {
-        let macroblocks: Vec<_> = self.blocks().map(|block| BlockEntry {
-            dtype: block.dtype.name(),
-            offset_bytes: block.offset,
-            length_bytes: block.length,
-            length_elems: block.dtype.elements_in(block.length).unwrap_or_default(),
-        }).collect();
-        let index = order.iter().filter_map(|&number| {
-            let record = self.tables.tensors().get(usize::try_from(number).ok()?)?;
-            let tensor = self.view(record);
-            let elements = |bytes| tensor.dtype.elements_in(bytes).unwrap_or_default();
-            Some(IndexEntry {
-                name: tensor.name,
-                shape: tensor.shape.0,
-                offset: elements(record.offset.get()),
-                length: elements(record.length.get()),
-                macroblock: record.block.get(),
+        let macroblocks: Vec<_> = self
+            .blocks()
+            .map(|block| BlockEntry {
+                dtype: block.dtype.name(),
+                offset_bytes: block.offset,
+                length_bytes: block.length,
+                length_elems: block.dtype.elements_in(block.length).unwrap_or_default(),
             })
-        }).collect();
+            .collect();
+        let index = order
+            .iter()
+            .filter_map(|&number| {
+                let record = self.tables.tensors().get(usize::try_from(number).ok()?)?;
+                let tensor = self.view(record);
+                let elements = |bytes| tensor.dtype.elements_in(bytes).unwrap_or_default();
+                Some(IndexEntry {
+                    name: tensor.name,
+                    shape: tensor.shape.0,
+                    offset: elements(record.offset.get()),
+                    length: elements(record.length.get()),
+                    macroblock: record.block.get(),
+                })
+            })
+            .collect();
         Footer {
             form: match self.layout {
                 Layout::V3 => Form::V3,

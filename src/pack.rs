@@ -440,7 +440,8 @@ impl Pack {
     /// The parts of the payload that belong to no tensor, in file order.
     fn gaps(&self) -> Vec<Range<u64>> {
         let payload = self.manifest.payload();
-        let mut ranges: Vec<Range<u64>> = self.tensors().filter(|tensor| tensor.length > 0).map(|tensor| tensor.range()).collect();
+        let mut ranges: Vec<Range<u64>> =
+            self.tensors().filter(|tensor| tensor.length > 0).map(|tensor| tensor.range()).collect();
         ranges.sort_unstable_by_key(|range| range.start);
         let mut cursor = payload.start;
         let mut gaps = Vec::new();

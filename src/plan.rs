@@ -289,16 +289,20 @@ fn build(tensors: &[TensorInfo], blocks: &[PlannedBlock], options: &PlanOptions)
     ];
     let tables_length = lengths.into_iter().fold(0, u64::saturating_add);
     let payload_offset = if sealed { round_up(PAGE.saturating_add(tables_length), PAGE).unwrap_or(u64::MAX) } else { 0 };
-    let block_records: Vec<BlockRecord> = blocks.iter().map(|block| BlockRecord {
-        dtype: block.dtype.code().into(),
-        reserved: 0.into(),
-        codec: 0.into(),
-        offset: payload_offset.saturating_add(block.offset).into(),
-        length: block.length.into(),
-        decoded_length: 0.into(),
-    }).collect();
+    let block_records: Vec<BlockRecord> = blocks
+        .iter()
+        .map(|block| BlockRecord {
+            dtype: block.dtype.code().into(),
+            reserved: 0.into(),
+            codec: 0.into(),
+            offset: payload_offset.saturating_add(block.offset).into(),
+            length: block.length.into(),
+            decoded_length: 0.into(),
+        })
+        .collect();
     let groups = usize::try_from(groups).map_err(|_| too_many("digest groups"))?;
-    let tables = Tables::new(&block_records, &records, &dims, groups, &names, &metadata).ok_or_else(|| too_many("bytes of tables"))?;
+    let tables =
+        Tables::new(&block_records, &records, &dims, groups, &names, &metadata).ok_or_else(|| too_many("bytes of tables"))?;
     let manifest = Manifest {
         layout: options.layout,
         alignment: options.alignment,

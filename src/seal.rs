@@ -93,8 +93,7 @@ pub(crate) fn check_group(manifest: &Manifest, number: u64, bytes: &[u8]) -> Res
 
 /// The tensor with bytes in a range that begins first.
 pub(crate) fn first_tensor_in(manifest: &Manifest, range: &Range<u64>) -> Option<String> {
-    let touched = manifest.tensors().filter(|tensor| {
-        tensor.length > 0 && tensor.offset < range.end && tensor.range().end > range.start
-    });
+    let touched =
+        manifest.tensors().filter(|tensor| tensor.length > 0 && tensor.offset < range.end && tensor.range().end > range.start);
     touched.min_by_key(|tensor| tensor.offset).map(|tensor| tensor.name.to_owned())
 }

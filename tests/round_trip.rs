@@ -98,9 +98,25 @@ fn quick_revert() -> RevertOptions<'static> {
 
 /// Dtypes that v4 and safetensors both know.
 const COMMON: &[Dtype] = &[
-    Dtype::Float64, Dtype::Float32, Dtype::Float16, Dtype::BFloat16, Dtype::Int64, Dtype::Int32, Dtype::Int16, Dtype::Int8,
-    Dtype::UInt64, Dtype::UInt32, Dtype::UInt16, Dtype::UInt8, Dtype::Bool, Dtype::Complex64, Dtype::Float8E4M3Fn,
-    Dtype::Float8E4M3Fnuz, Dtype::Float8E5M2, Dtype::Float8E5M2Fnuz, Dtype::Float8E8M0Fnu,
+    Dtype::Float64,
+    Dtype::Float32,
+    Dtype::Float16,
+    Dtype::BFloat16,
+    Dtype::Int64,
+    Dtype::Int32,
+    Dtype::Int16,
+    Dtype::Int8,
+    Dtype::UInt64,
+    Dtype::UInt32,
+    Dtype::UInt16,
+    Dtype::UInt8,
+    Dtype::Bool,
+    Dtype::Complex64,
+    Dtype::Float8E4M3Fn,
+    Dtype::Float8E4M3Fnuz,
+    Dtype::Float8E5M2,
+    Dtype::Float8E5M2Fnuz,
+    Dtype::Float8E8M0Fnu,
 ];
 
 proptest! {

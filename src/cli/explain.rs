@@ -50,7 +50,8 @@ fn print(out: &mut impl Write, field: &Field) -> std::io::Result<()> {
     let mut lines = field.bytes.chunks(PER_LINE);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
     let first = lines.next().map(hex).unwrap_or_default();
-    let cut = field.length > field.bytes.len() as u64 || (field.bytes.len() > PER_LINE && field.bytes.iter().all(|&byte| byte == 0));
+    let cut =
+        field.length > field.bytes.len() as u64 || (field.bytes.len() > PER_LINE && field.bytes.iter().all(|&byte| byte == 0));
     let clause = if field.clause.is_empty() { String::new() } else { format!("  [{}]", field.clause) };
     writeln!(out, "{:>8}  {first:<47}  {}{clause}", field.offset, escaped(&field.meaning))?;
     // More lines of zeros would say nothing.

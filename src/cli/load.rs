@@ -70,7 +70,13 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
         return Ok(Outcome::Done);
     }
     let mut out = stdout();
-    writeln!(out, "{}, {}, {}", count(loaded.len(), "tensor"), size(loaded.bytes()), if verified { "verified" } else { "not verified" })?;
+    writeln!(
+        out,
+        "{}, {}, {}",
+        count(loaded.len(), "tensor"),
+        size(loaded.bytes()),
+        if verified { "verified" } else { "not verified" }
+    )?;
     for (stage, bytes, time) in stages {
         write!(out, "  {stage:<16} {:>10.3} ms", time.as_secs_f64() * 1e3)?;
         match rate(bytes, time) {

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use flashpack::{Layout, Pack};
 use flashpack::format::header::Sections;
+use flashpack::{Layout, Pack};
 use serde_json::{Map, Value, json};
 
 use super::output::{self, count, escaped, size, stdout};
@@ -102,8 +102,7 @@ fn seal(pack: &Pack) -> Value {
         .zip(header.sections.all())
         .map(|(name, section)| ((*name).to_owned(), json!({ "offset": section.offset, "length": section.length })))
         .collect();
-    let metadata: Map<String, Value> =
-        pack.manifest().metadata().map(|(key, value)| (key.to_owned(), value.into())).collect();
+    let metadata: Map<String, Value> = pack.manifest().metadata().map(|(key, value)| (key.to_owned(), value.into())).collect();
     json!({
         "version": format!("{}.{}", header.major, header.minor),
         "id": pack.id().map(|id| id.to_string()),

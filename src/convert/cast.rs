@@ -209,7 +209,6 @@ fn low<const N: usize>(bits: u64) -> [u8; N] {
 }
 
 /// Rounds to nearest even. Adding the rounding increment may carry into the exponent, which is right, and up to infinity.
-#[expect(clippy::cast_possible_truncation, reason = "the upper half is shifted down")]
 fn encode_bf16(value: f32, nan: u16) -> u16 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7FFF).wrapping_add((bits >> 16) & 1);
@@ -235,7 +234,11 @@ const E5M2FNUZ: Float8 = Float8 { mantissa_bits: 2, bias: 16, overflow: 0x80, fi
 
 impl Float8 {
     /// Rounds to nearest even.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "codes are below 256 where they are cut to 8 bits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "codes are below 256 where they are cut to 8 bits"
+    )]
     #[expect(clippy::arithmetic_side_effects, reason = "on exponents and codes of at most 12 bits")]
     fn encode(&self, value: f32) -> u8 {
         let bits = value.to_bits();
@@ -280,7 +283,11 @@ impl Float8 {
                 return f32::from_bits(FNUZ_NAN);
             }
         } else if magnitude > self.first_special || (magnitude == self.first_special && self.mantissa_bits == 3) {
-            return nan(if self.mantissa_bits == 3 { E4M3FN_NAN } else { 0x7F80_0000 | 0x0040_0000 | (u32::from(mantissa) << 21) });
+            return nan(if self.mantissa_bits == 3 {
+                E4M3FN_NAN
+            } else {
+                0x7F80_0000 | 0x0040_0000 | (u32::from(mantissa) << 21)
+            });
         } else if magnitude == self.first_special {
             return if negative { f32::NEG_INFINITY } else { f32::INFINITY };
         }

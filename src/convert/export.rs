@@ -107,7 +107,10 @@ fn shard(tensors: &[Tensor<'_>], most: Option<u64>) -> Vec<Range<usize>> {
 fn write_file(pack: &Arc<Pack>, tensors: &[Tensor<'_>], path: &Path, options: &RevertOptions<'_>) -> Result<Target> {
     let header = Header { pack, tensors }.render()?;
     if header.len() as u64 > MAX_HEADER {
-        return Err(Error::Input(format!("the safetensors header would have {} bytes, over its limit of {MAX_HEADER}", header.len())));
+        return Err(Error::Input(format!(
+            "the safetensors header would have {} bytes, over its limit of {MAX_HEADER}",
+            header.len()
+        )));
     }
     let target = Target::create(path, options.write.replace)?;
     let data_offset = PREFIX.saturating_add(header.len() as u64);

@@ -13,9 +13,9 @@ use crate::rule::Layout;
 use crate::source::{FileSource, ReadAt};
 use crate::writer::{TensorBytes, TensorData, WriteOptions, Writer, Written};
 
-use super::{Filter, PackPart};
 use super::cast;
 use super::checkpoint::{self, Checkpoint};
+use super::{Filter, PackPart};
 
 /// How to convert.
 #[derive(Clone, Debug, Default)]
@@ -133,7 +133,10 @@ fn is_pack(path: &Path) -> Result<bool> {
     let mut tail = [0; trailer::MAGIC.len()];
     let last = source.length().checked_sub(tail.len() as u64);
     if let Some(last) = last {
-        source.read_exact_at(&mut head, 0).and_then(|()| source.read_exact_at(&mut tail, last)).map_err(|error| Error::io(path, error))?;
+        source
+            .read_exact_at(&mut head, 0)
+            .and_then(|()| source.read_exact_at(&mut tail, last))
+            .map_err(|error| Error::io(path, error))?;
     }
     let named = |extension: &str| path.extension().is_some_and(|found| found == extension);
     // The last bytes of a safetensors file are weights: they may be anything.

@@ -68,7 +68,11 @@ pub(super) fn parse(source: &dyn ReadAt, policy: &Policy) -> io::Result<Parsed> 
         Ok(document) => document,
         Err(error) => {
             // A footer is one line as a rule, so the column is the offset; in others it is near it.
-            let at = if error.line() <= 1 { footer_offset.saturating_add((error.column() as u64).saturating_sub(1)) } else { footer_offset };
+            let at = if error.line() <= 1 {
+                footer_offset.saturating_add((error.column() as u64).saturating_sub(1))
+            } else {
+                footer_offset
+            };
             return Ok(parsed.with(Violation::new(&rule::FOOT_TXT_JSON, at, error.to_string())));
         }
     };
@@ -395,7 +399,11 @@ impl Contents<'_> {
     fn check_blocks(&self, footer_offset: u64, violations: &mut Violations) {
         let mut push = |rule, at, message| violations.push(Violation::new(rule, at, message));
         if let Some(total) = self.total_payload_bytes.filter(|&total| total != footer_offset) {
-            push(&rule::BLOCK_PAYLOAD, self.at, format!("`total_payload_bytes` is {total}, the footer begins at {footer_offset}"));
+            push(
+                &rule::BLOCK_PAYLOAD,
+                self.at,
+                format!("`total_payload_bytes` is {total}, the footer begins at {footer_offset}"),
+            );
         }
         if self.layout == Layout::V3 {
             let length = self.blocks.first().map(|block| block.length_bytes);
@@ -459,7 +467,8 @@ impl Contents<'_> {
         let Some(block) = block else {
             return Err((&rule::TENSOR_BLOCK, format!("block {} of {}", record.block, self.blocks.len())));
         };
-        let elements = element_count(self.shape(record).iter().map(|dim| dim.get())).ok_or((&rule::TENSOR_SHAPE, "the shape has too many elements".to_owned()))?;
+        let elements = element_count(self.shape(record).iter().map(|dim| dim.get()))
+            .ok_or((&rule::TENSOR_SHAPE, "the shape has too many elements".to_owned()))?;
         if elements != record.length {
             return Err((&rule::TENSOR_LENGTH, format!("{} elements for a shape of {elements}", record.length)));
         }
@@ -496,14 +505,18 @@ impl Contents<'_> {
 
     /// The tables that a sealed file of the same contents would have, but for digests and metadata.
     fn tables(&self) -> Option<Tables> {
-        let blocks: Vec<BlockRecord> = self.blocks.iter().map(|block| BlockRecord {
-            dtype: block.dtype.code().into(),
-            reserved: 0.into(),
-            codec: 0.into(),
-            offset: block.offset_bytes.into(),
-            length: block.length_bytes.into(),
-            decoded_length: 0.into(),
-        }).collect();
+        let blocks: Vec<BlockRecord> = self
+            .blocks
+            .iter()
+            .map(|block| BlockRecord {
+                dtype: block.dtype.code().into(),
+                reserved: 0.into(),
+                codec: 0.into(),
+                offset: block.offset_bytes.into(),
+                length: block.length_bytes.into(),
+                decoded_length: 0.into(),
+            })
+            .collect();
         let mut names = Vec::new();
         let mut dims: Vec<U64> = Vec::with_capacity(self.dims.len());
         let mut tensors = Vec::with_capacity(self.records.len());

@@ -9,8 +9,8 @@ mod sealed;
 use std::io;
 
 use crate::format::header::{self, Header, Section};
-use crate::format::trailer::{self, Trailer};
 use crate::format::tables::Digest;
+use crate::format::trailer::{self, Trailer};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::rule::{self, Layout, Violation, Violations};
@@ -81,7 +81,9 @@ fn read_trailer(source: &dyn ReadAt, violations: &mut Violations) -> io::Result<
 /// Whether a name is one to warn about (`TENSOR-NAME-02`).
 fn is_odd_name(name: &str) -> bool {
     // Bytes first: control characters above ASCII are rare, and looking for them needs decoding.
-    name.is_empty() || name.bytes().any(|byte| byte < 0x20 || byte == 0x7f) || (!name.is_ascii() && name.chars().any(char::is_control))
+    name.is_empty()
+        || name.bytes().any(|byte| byte < 0x20 || byte == 0x7f)
+        || (!name.is_ascii() && name.chars().any(char::is_control))
 }
 
 fn odd_name(name: &str, offset: u64) -> Violation {

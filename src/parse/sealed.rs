@@ -67,7 +67,8 @@ pub(super) fn parse(source: &dyn ReadAt, policy: &Policy) -> io::Result<Parsed> 
     }
 
     let Some(tables) = read_tables(source, &header, &mut parsed.violations)? else { return Ok(parsed) };
-    let reader = TableReader { sections: &header.sections, tables: &tables, limits: &policy.limits, alignment: header.alignment.into() };
+    let reader =
+        TableReader { sections: &header.sections, tables: &tables, limits: &policy.limits, alignment: header.alignment.into() };
     reader.check_records(&mut parsed.violations);
     if parsed.violations.has_errors() {
         return Ok(parsed);
@@ -196,7 +197,8 @@ fn read_tables(source: &dyn ReadAt, header: &Header, violations: &mut Violations
     let bytes = read_vec(source, PAGE, sections.payload.offset.saturating_sub(PAGE))?;
     let digest = seal::digest(&bytes);
     if digest != header.tables_digest {
-        let message = format!("the header says {}, their bytes give {}", digest_text(&header.tables_digest), digest_text(&digest));
+        let message =
+            format!("the header says {}, their bytes give {}", digest_text(&header.tables_digest), digest_text(&digest));
         violations.push(Violation::new(&rule::SEAL_TAB_DIGEST, PAGE, message));
         return Ok(None);
     }
@@ -256,19 +258,29 @@ impl TableReader<'_> {
                 violations.push(violation);
             };
             if u64::from(record.name_offset.get()) != name_cursor || name_length != name.len() as u64 {
-                let message = format!("tensor {number} has its name at {} + {name_length}, not at {name_cursor}", record.name_offset);
+                let message =
+                    format!("tensor {number} has its name at {} + {name_length}, not at {name_cursor}", record.name_offset);
                 push(violations, &rule::SEAL_TEN_NAME_RANGE, 0, message);
                 return;
             }
             if name_length > self.limits.name_bytes {
-                push(violations, &rule::LIMIT_NAME, 4, format!("{name_length} bytes where the limit is {}", self.limits.name_bytes));
+                push(
+                    violations,
+                    &rule::LIMIT_NAME,
+                    4,
+                    format!("{name_length} bytes where the limit is {}", self.limits.name_bytes),
+                );
             }
             match str::from_utf8(name) {
                 Ok(text) if is_odd_name(text) => violations.push(odd_name(text, self.tensor_at(number))),
                 Ok(_) => {}
                 Err(error) => {
                     let at = self.sections.names.offset.saturating_add(name_cursor).saturating_add(error.valid_up_to() as u64);
-                    violations.push(Violation::new(&rule::SEAL_TEN_NAME_TEXT, at, format!("the name of tensor {number}: {error}")));
+                    violations.push(Violation::new(
+                        &rule::SEAL_TEN_NAME_TEXT,
+                        at,
+                        format!("the name of tensor {number}: {error}"),
+                    ));
                 }
             }
             if before.is_some_and(|before| before >= name) {
