@@ -85,6 +85,11 @@ pub mod seal;
 pub mod source;
 pub mod writer;
 
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use limits::Limits;

@@ -33,6 +33,8 @@ impl Target {
                 return Err(Error::Exists(path.to_owned()));
             }
         }
+        // As the Python package does. A folder is no harm should the rest fail.
+        std::fs::create_dir_all(folder(path)).map_err(|error| Error::io(path, error))?;
         let temporary = builder().tempfile_in(folder(path)).map_err(|error| Error::io(path, error))?;
         Ok(Target { temporary, path: path.to_owned(), replace })
     }
