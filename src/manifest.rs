@@ -266,17 +266,20 @@ fn slice<T>(all: &[T], start: u32, length: u32) -> &[T] {
 
 /// The numbers of records in tiling order: by block, offset, empty ones first, number (which in sorted tables is by name).
 pub(crate) fn tiling_order(records: &[TensorRecord]) -> Vec<u32> {
-    // Sorting plain keys beats sorting numbers that look records up. Offsets have 53 bits and blocks 16: together with the flag they
-    // need 70 bits, hence the wide key.
-    let mut keyed: Vec<(u128, u32)> = (0_u32..)
-        .zip(records)
-        .map(|(number, record)| {
-            let key = (u128::from(record.block.get()) << 65)
-                | (u128::from(record.offset.get()) << 1)
-                | u128::from(record.length.get() > 0);
-            (key, number)
-        })
-        .collect();
-    keyed.sort_unstable();
-    keyed.into_iter().map(|(_, number)| number).collect()
+    // One integer a record, sorted as it is: several times faster than comparing records. Block, offset, flag and number take 16, 64, 1 and
+    // 32 bits.
+    let key = |(number, record): (u32, &TensorRecord)| {
+        (u128::from(record.block.get()) << 97)
+            | (u128::from(record.offset.get()) << 33)
+            | (u128::from(record.length.get() > 0) << 32)
+            | u128::from(number)
+    };
+    let mut keys: Vec<u128> = (0_u32..).zip(records).map(key).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(low_half).collect()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are what is wanted")]
+fn low_half(key: u128) -> u32 {
+    key as u32
 }

@@ -47,7 +47,7 @@ impl FromStr for PackId {
 #[must_use]
 pub fn digest(bytes: &[u8]) -> Digest {
     // Below this, handing work to other threads takes longer than doing it.
-    const PAYS: usize = 256 << 10;
+    const PAYS: usize = 1 << 20;
     let mut hasher = blake3::Hasher::new();
     if bytes.len() < PAYS {
         hasher.update(bytes);

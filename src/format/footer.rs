@@ -281,19 +281,12 @@ pub fn check_passed_over(raw: Raw<'_>) -> Result<(), Fault> {
 #[must_use]
 pub fn depth(text: &str) -> (u64, usize) {
     let (mut depth, mut deepest) = (0_u64, (0, 0));
-    let (mut in_string, mut escaped) = (false, false);
-    for (at, byte) in text.bytes().enumerate() {
-        if in_string {
-            (in_string, escaped) = match byte {
-                _ if escaped => (true, false),
-                b'\\' => (true, true),
-                b'"' => (false, false),
-                _ => (true, false),
-            };
-            continue;
-        }
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let at = text.len().saturating_sub(rest.len());
+        rest = after;
         match byte {
-            b'"' => in_string = true,
+            b'"' => rest = after_string(after),
             b'[' | b'{' => {
                 depth = depth.saturating_add(1);
                 if depth > deepest.0 {
@@ -305,6 +298,18 @@ pub fn depth(text: &str) -> (u64, usize) {
         }
     }
     deepest
+}
+
+/// What follows a string whose opening quote has been read.
+fn after_string(mut rest: &[u8]) -> &[u8] {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
+        let escape = rest.get(at) == Some(&b'\\');
+        rest = rest.get(at.saturating_add(if escape { 2 } else { 1 })..).unwrap_or_default();
+        if !escape {
+            return rest;
+        }
+    }
+    &[]
 }
 
 struct MembersVisitor;

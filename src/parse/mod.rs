@@ -78,6 +78,12 @@ fn read_trailer(source: &dyn ReadAt, violations: &mut Violations) -> io::Result<
     Ok(trailer)
 }
 
+/// Whether a text is ASCII with no control characters: then it is UTF-8 and no part of it is one to warn about, but an empty one. One pass
+/// over all names together costs far less than one over each.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().fold(true, |plain, &byte| plain & (0x20..0x7f).contains(&byte))
+}
+
 /// Whether a name is one to warn about (`TENSOR-NAME-02`).
 fn is_odd_name(name: &str) -> bool {
     // Bytes first: control characters above ASCII are rare, and looking for them needs decoding.

@@ -13,7 +13,7 @@ use crate::rule::{self, Layout, Rule, Violation, Violations};
 use crate::seal::{self, GROUP_LOG2, PackId};
 use crate::source::{ReadAt, read_vec};
 
-use super::{Parsed, Policy, digest_text, hex, is_odd_name, odd_name, over_limit, read_trailer};
+use super::{Parsed, Policy, digest_text, hex, is_odd_name, is_plain, odd_name, over_limit, read_trailer};
 
 /// The size of the smallest sealed file: the header page and the trailer.
 const SMALLEST: u64 = PAGE + trailer::SIZE as u64;
@@ -246,6 +246,7 @@ impl TableReader<'_> {
 
     fn check_names_and_dims(&self, violations: &mut Violations) {
         let names = self.tables.names();
+        let plain = is_plain(names);
         let (mut name_cursor, mut dim_cursor) = (0_u64, 0_u64);
         let mut before: Option<&[u8]> = None;
         for (number, record) in (0..).zip(self.tables.tensors()) {
@@ -271,8 +272,10 @@ impl TableReader<'_> {
                     format!("{name_length} bytes where the limit is {}", self.limits.name_bytes),
                 );
             }
-            match str::from_utf8(name) {
-                Ok(text) if is_odd_name(text) => violations.push(odd_name(text, self.tensor_at(number))),
+            let plain_name = plain && !name.is_empty();
+            let text = if plain_name { Ok("") } else { str::from_utf8(name) };
+            match text {
+                Ok(text) if !plain_name && is_odd_name(text) => violations.push(odd_name(text, self.tensor_at(number))),
                 Ok(_) => {}
                 Err(error) => {
                     let at = self.sections.names.offset.saturating_add(name_cursor).saturating_add(error.valid_up_to() as u64);
