@@ -227,11 +227,11 @@ rules! {
 
     // Where blocks lie.
     BLOCK_LENGTH "BLOCK-LENGTH-01" Layout Error V4 "a block's length in bytes is that of its elements";
-    BLOCK_ALIGN "BLOCK-ALIGN-01" Layout Error V4 "a block begins on a multiple of the least common multiple of alignment and element size";
+    BLOCK_ALIGN "BLOCK-ALIGN-01" Layout Error LEGACY "a block begins on a multiple of the least common multiple of alignment and element size";
     BLOCK_ORDER "BLOCK-ORDER-01" Layout Error V4 "blocks come in the order of their offsets and do not overlap";
     BLOCK_END "BLOCK-END-01" Layout Error V4 "a block ends at or before the end of the payload";
     BLOCK_TOTAL "BLOCK-TOTAL-01" Layout Error LEGACY "the total of elements is that of the blocks";
-    BLOCK_PAYLOAD "BLOCK-PAYLOAD-01" Layout Error LEGACY "the payload ends where the footer begins";
+    BLOCK_PAYLOAD "BLOCK-PAYLOAD-01" Layout Error V4 "the payload ends where the footer begins";
     BLOCK_GAP "BLOCK-GAP-01" Integrity Warning LEGACY "bytes that belong to no tensor are zero";
     SEAL_BLK_PLACE "SEAL-BLK-03" Layout Error SEALED "the first block begins the payload, each next one begins at the end of the one before rounded up to 4096, and the last ends the payload";
     SEAL_BLK_EMPTY "SEAL-BLK-04" Layout Error SEALED "each block holds at least one tensor";
@@ -315,34 +315,47 @@ impl fmt::Debug for Shortened<'_> {
 /// The violations found in a file, in the order in which a reader meets them.
 ///
 /// At most [`Violations::MOST`] are kept, so that a hostile file cannot make the list long; [`Violations::omitted`] counts the
-/// rest. The first error of the earliest stage is always kept.
+/// rest. An error of the earliest stage is always kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Violations {
     found: Vec<Violation>,
     omitted: u64,
+    /// The earliest stage that has an error.
+    earliest: Option<Stage>,
 }
 
 impl Violations {
     /// How many violations are kept.
     pub const MOST: usize = 1000;
 
-    /// Adds one. An error displaces a warning when the list is full.
+    /// Adds one. When the list is full, an error of an earlier stage than all kept ones still finds a place.
     pub fn push(&mut self, violation: Violation) {
-        if self.found.len() < Violations::MOST {
-            self.found.push(violation);
-            return;
+        let stage = (violation.rule.severity == Severity::Error).then_some(violation.rule.stage);
+        let is_earliest = stage.is_some_and(|stage| self.earliest.is_none_or(|earliest| stage < earliest));
+        if is_earliest {
+            self.earliest = stage;
         }
-        self.omitted = self.omitted.saturating_add(1);
-        if violation.rule.severity == Severity::Error && !self.has_errors() {
+        if self.found.len() >= Violations::MOST {
+            self.omitted = self.omitted.saturating_add(1);
+            if !is_earliest {
+                return;
+            }
             self.found.pop();
-            self.found.push(violation);
         }
+        self.found.push(violation);
+    }
+
+    /// The stage of the first failing step, and the errors of this stage: what a conforming reader reports (`CHECK-REPORT-01`).
+    #[must_use]
+    pub fn first_failing(&self) -> Option<(Stage, Vec<&Violation>)> {
+        let stage = self.earliest?;
+        Some((stage, self.errors().filter(|violation| violation.rule.stage == stage).collect()))
     }
 
     /// Whether there is an error among them.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.errors().next().is_some()
+        self.earliest.is_some()
     }
 
     /// The errors.
@@ -393,13 +406,16 @@ mod tests {
     }
 
     #[test]
-    fn a_full_list_still_shows_an_error() {
+    fn a_full_list_still_shows_the_error_that_comes_first() {
         let mut violations = Violations::default();
         for _ in 0..Violations::MOST {
             violations.push(Violation::new(&TENSOR_NAME_ODD, 0, ""));
         }
         violations.push(Violation::new(&TENSOR_LENGTH, 0, ""));
-        assert!(violations.has_errors());
-        assert_eq!(violations.omitted(), 1);
+        violations.push(Violation::new(&FOOT_TXT_KEYS, 0, ""));
+        violations.push(Violation::new(&TENSOR_LENGTH, 0, ""));
+        let (stage, first) = violations.first_failing().unwrap();
+        assert_eq!((stage, first.len()), (Stage::FooterText, 1));
+        assert_eq!(violations.omitted(), 3);
     }
 }

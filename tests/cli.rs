@@ -189,6 +189,10 @@ fn casting_and_ignoring_shape_the_pack() {
     let rows = json(&run(&[&"list", &path, &"-j"]));
     assert!(rows.as_array().unwrap().iter().all(|row| row["dtype"] == "bfloat16"));
     assert_eq!(rows.as_array().unwrap().len(), 6);
+    // The other names that the Python command takes.
+    assert_done(&run(&[&"convert", &MODEL, &path, &"--dtype", &"half", &"--force"]));
+    assert!(json(&run(&[&"list", &path, &"-j"])).as_array().unwrap().iter().all(|row| row["dtype"] == "float16"));
+    assert_eq!(run(&[&"convert", &MODEL, &folder.at("x"), &"--dtype", &"float7"]).status.code(), Some(2));
     assert_refused(&run(&[&"convert", &MODEL, &folder.at("x"), &"--dtype", &"int8"]), 2, "cannot be cast");
     assert_refused(&run(&[&"convert", &MODEL, &folder.at("x"), &"--ignore-prefixes", &""]), 2, "nothing to pack");
 }
@@ -218,8 +222,8 @@ fn a_damaged_pack_is_invalid_and_the_report_says_where() {
     assert_refused(&run(&[&"revert", &path, &folder.at("out")]), 1, "SEAL-INT-01");
     assert_refused(&run(&[&"convert", &path, &folder.at("out")]), 1, "SEAL-INT-01");
     assert_refused(&run(&[&"load", &path]), 1, "SEAL-INT-01");
-    // Rows before the damage are printed as they come.
-    assert_eq!(run(&[&"list", &"--digests", &path]).status.code(), Some(1));
+    assert_refused(&run(&[&"list", &"--digests", &path]), 1, "SEAL-INT-01");
+    assert_refused(&run(&[&"diff", &path, &MODEL]), 1, "SEAL-INT-01");
     assert_eq!(folder.names(), ["model.flashpack"]);
 }
 
@@ -236,6 +240,43 @@ fn validate_looks_at_every_file_and_remembers_the_worst() {
     let output = run(&[&"validate", &folder.at("none"), &path]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stdout).contains("valid, sealed"));
+    // Neither what comes after nor JSON changes that, and the others are still there.
+    let output = run(&[&"validate", &"-j", &folder.at("none"), &junk, &path]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(json(&output).as_array().unwrap().len(), 2);
+    // What cannot ever be read is wrong usage, said before any work.
+    assert_refused(&run(&[&"validate", &"-j", &path, &"-"]), 2, "name a file");
+}
+
+#[test]
+fn a_report_has_the_keys_of_the_contract() {
+    let folder = Folder::new();
+    let path = folder.sealed();
+    let report = json(&run(&[&"validate", &"-j", &path]));
+    let row = report[0].as_object().unwrap();
+    assert_eq!(row.keys().collect::<Vec<_>>(), ["path", "layout", "verdict", "id", "violations", "omitted"]);
+    assert_eq!(row["path"], path.to_str().unwrap());
+    let junk = folder.at("junk");
+    std::fs::write(&junk, vec![7; 100]).unwrap();
+    let row = &json(&run(&[&"validate", &"-j", &junk]))[0];
+    let violation = row["violations"][0].as_object().unwrap();
+    assert_eq!(violation.keys().collect::<Vec<_>>(), ["rule", "severity", "offset", "tensor", "message"]);
+    assert!(row["id"].is_null());
+}
+
+#[test]
+fn limits_come_from_a_file() {
+    let folder = Folder::new();
+    let path = folder.sealed();
+    let limits = folder.at("limits.json");
+    std::fs::write(&limits, r#"{"tensors": "15"}"#).unwrap();
+    assert_done(&run(&[&"validate", &path, &"--limits", &limits]));
+    std::fs::write(&limits, r#"{"tensors": 14}"#).unwrap();
+    let output = run(&[&"validate", &path, &"--limits", &limits]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("LIMIT-TENSORS-01"));
+    std::fs::write(&limits, r#"{"tensor": 14}"#).unwrap();
+    assert_eq!(run(&[&"validate", &path, &"--limits", &limits]).status.code(), Some(2));
 }
 
 #[test]
@@ -252,6 +293,13 @@ fn policies_refuse_other_packs() {
     assert_done(&run(&[&"convert", &path, &v4, &"--layout", &"v4", &"--id", &id]));
     assert!(text(&run(&[&"validate", &v4, &"--require-seal"]).stdout).contains("PIN-SEAL-01"));
     assert_refused(&run(&[&"load", &v4, &"--require-seal"]), 1, "PIN-SEAL-01");
+    assert_refused(&run(&[&"load", &path, &"--id", &other]), 1, "get the file again");
+    // They are about packs: with anything else they would promise what nobody checks.
+    for policy in [&["--require-seal"][..], &["--id", &id]] {
+        let output = Command::cargo_bin("flashpack").unwrap().args(["convert", MODEL]).arg(folder.at("x")).args(policy).output();
+        assert_refused(&output.unwrap(), 2, "about packs");
+    }
+    assert!(!folder.at("x").exists());
     // A pack id that is none is wrong usage.
     assert_eq!(run(&[&"validate", &path, &"--id", &"abc"]).status.code(), Some(2));
 }
@@ -323,13 +371,152 @@ fn names_from_files_cannot_act_on_the_terminal() {
 }
 
 #[test]
+fn json_holds_every_character_of_a_name_and_shows_none_that_hides() {
+    let folder = Folder::new();
+    let path = folder.at("hostile.flashpack");
+    // Escape, delete, a one-character escape sequence, reversed text, an invisible tag, and honest letters.
+    let name = "\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{e0041}é漢";
+    let mut writer = Writer::new(PlanOptions::default());
+    writer.add(name, Dtype::UInt8, [1], &[1_u8][..]).metadata(name, name);
+    writer.write(&path, &WriteOptions::default()).unwrap();
+    let hidden = ['\u{1b}', '\u{7f}', '\u{9b}', '\u{202e}', '\u{e0041}'];
+    let empty = folder.at("empty.flashpack");
+    Writer::new(PlanOptions::default()).write(&empty, &WriteOptions::default()).unwrap();
+    let outputs = [
+        run(&[&"list", &"-j", &path]),
+        run(&[&"metadata", &"-ij", &path]),
+        run(&[&"explain", &"-j", &path]),
+        run(&[&"diff", &"-j", &path, &empty]),
+    ];
+    for output in &outputs {
+        assert!(!text(&output.stdout).contains(hidden), "{}", text(&output.stdout));
+        assert!(text(&output.stdout).contains("é漢"));
+    }
+    assert_eq!(json(&outputs[0])[0]["name"], name);
+    assert_eq!(json(&outputs[1])["index"][0]["name"], name);
+    assert_eq!(json(&outputs[1])["seal"]["metadata"][name], name);
+    assert_eq!(json(&outputs[3])[0]["tensor"], name);
+    for arguments in [["list", "-q"], ["metadata", "-i"], ["explain", "-q"]] {
+        let output = Command::cargo_bin("flashpack").unwrap().args(arguments).arg(&path).output().unwrap();
+        assert!(!text(&output.stdout).contains(hidden), "{arguments:?}");
+    }
+}
+
+#[test]
+fn metadata_as_json_is_the_footer_and_the_seal() {
+    let folder = Folder::new();
+    let sealed = json(&run(&[&"metadata", &"-j", &folder.sealed()]));
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let v4 = ["format", "align_bytes", "total_payload_bytes", "total_elems", "macroblocks"];
+    assert_eq!(keys(&sealed), [&v4[..], &["flashpack_seal", "seal"]].concat());
+    assert_eq!(sealed["seal"]["version"], "1.0");
+    assert_eq!(sealed["seal"]["group_size"], 1 << 20);
+    assert_eq!(sealed["seal"]["sections"]["payload"]["offset"], sealed["macroblocks"][0]["offset_bytes"]);
+    for (layout, expected) in [("v4", &v4[..]), ("v3", &["format", "target_dtype", "align_bytes", "total_elems"])] {
+        let path = folder.at(layout);
+        assert_done(&run(&[&"convert", &MODEL, &path, &"--layout", &layout]));
+        assert_eq!(keys(&json(&run(&[&"metadata", &"-j", &path]))), expected);
+        let with_index = json(&run(&[&"metadata", &"--json", &"--show-index", &path]));
+        assert_eq!(keys(&with_index).last().unwrap(), "index");
+        assert_eq!(with_index["index"].as_array().unwrap().len(), 15);
+    }
+}
+
+#[test]
+fn digests_are_those_of_the_tensors_bytes() {
+    let folder = Folder::new();
+    let path = folder.sealed();
+    let rows = json(&run(&[&"list", &"-j", &"--digests", &path]));
+    let pack = flashpack::Pack::open(&path).unwrap();
+    for (tensor, row) in pack.tensors().zip(rows.as_array().unwrap()) {
+        assert_eq!(row["name"], tensor.name);
+        assert_eq!(row["blake3"], blake3::hash(&pack.read(tensor.name).unwrap()).to_string());
+    }
+    let lines = assert_done(&run(&[&"list", &"--digests", &path]));
+    for (line, row) in lines.lines().zip(rows.as_array().unwrap()) {
+        assert!(line.starts_with(row["name"].as_str().unwrap()) && line.ends_with(row["blake3"].as_str().unwrap()));
+    }
+}
+
+/// A reader that goes away at once: no complaint, and a verdict is still the verdict.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_is_no_error_and_changes_no_verdict() {
+    let folder = Folder::new();
+    let path = folder.sealed();
+    let junk = folder.at("junk");
+    std::fs::write(&junk, vec![7; 100]).unwrap();
+    let other = folder.at("other.flashpack");
+    assert_done(&run(&[&"convert", &MODEL, &other, &"--ignore-names", &"conv1.bias"]));
+    let none: &Path = Path::new("-q");
+    for (command, a, b, status) in [
+        ("list", none, &path, 0),
+        ("explain", none, &path, 0),
+        ("metadata", Path::new("-j"), &path, 0),
+        ("completions", none, &PathBuf::from("bash"), 0),
+        ("validate", none, &path, 0),
+        ("validate", none, &junk, 1),
+        ("validate", Path::new("-j"), &junk, 1),
+        ("diff", &other, &path, 1),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("flashpack"))
+            .args([command.as_ref(), a, b])
+            .stdout(writer)
+            .stderr(std::process::Stdio::piped())
+            .spawn();
+        let output = child.unwrap().wait_with_output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(status), ""), "{command} {a:?} {b:?}");
+    }
+}
+
+/// Output that is lost is no success.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_under_the_output_is_an_error() {
+    let folder = Folder::new();
+    let path = folder.sealed();
+    for arguments in [["list", "-q"], ["list", "-j"], ["explain", "-q"], ["validate", "-q"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = std::process::Command::new(assert_cmd::cargo::cargo_bin!("flashpack"))
+            .args(arguments)
+            .arg(&path)
+            .stdout(full)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains("standard output"));
+    }
+}
+
+/// Links that go round in circles cannot keep the progress bar's estimate busy for ever.
+#[cfg(unix)]
+#[test]
+fn circular_links_beside_a_model_do_no_harm() {
+    let folder = Folder::new();
+    std::fs::copy(MODEL, folder.at("m.safetensors")).unwrap();
+    for link in ["a", "b", "c"] {
+        std::os::unix::fs::symlink(".", folder.at(link)).unwrap();
+    }
+    let mut command = Command::cargo_bin("flashpack").unwrap();
+    let output = command.arg("convert").arg(folder.0.path()).timeout(std::time::Duration::from_secs(60)).output().unwrap();
+    assert_done(&output);
+}
+
+#[test]
 fn what_cannot_be_read_is_said_so() {
     let folder = Folder::new();
     assert_refused(&run(&[&"convert", &"-"]), 2, "pipe");
     assert_refused(&run(&[&"convert", &"hf://some/model"]), 2, "download");
+    assert_refused(&run(&[&"convert", &MODEL, &"-"]), 2, "pipe");
+    assert_refused(&run(&[&"revert", &folder.sealed(), &"-"]), 2, "pipe");
+    assert!(!Path::new("-").exists());
     assert_refused(&run(&[&"list", &folder.at("none")]), 2, "No such file");
     assert_refused(&run(&[&"list", &folder.0.path()]), 2, "directory");
-    assert_refused(&run(&[&"convert", &folder.0.path()]), 2, "no safetensors files");
+    let empty = folder.at("empty");
+    std::fs::create_dir(&empty).unwrap();
+    assert_refused(&run(&[&"convert", &empty]), 2, "no safetensors files");
     std::fs::write(folder.at("model.bin"), "pickle").unwrap();
     assert_refused(&run(&[&"convert", &folder.at("model.bin")]), 2, "safetensors first");
     std::fs::write(folder.at("cut.safetensors"), [255; 20]).unwrap();
@@ -346,7 +533,14 @@ fn loading_tells_stages_and_loads_what_was_asked() {
     let one = json(&run(&[&"load", &"-j", &"--no-verify", &"--tensor", &"conv1.bias", &path]));
     assert_eq!((one["tensors"].as_u64(), one["verified"].as_bool()), (Some(1), Some(false)));
     assert_eq!(one["stages"][1]["bytes"], 512);
+    for arguments in [["load", "-j"], ["load", "-jq"]] {
+        let mut command = Command::cargo_bin("flashpack").unwrap();
+        let output = command.args(arguments).arg(&path).args(["--tensor", "conv1.bias", "conv2.bias"]).output().unwrap();
+        assert_eq!(json(&output)["tensors"], 2);
+    }
     assert_refused(&run(&[&"load", &"--tensor", &"none", &path]), 2, "no tensor is named");
+    assert_refused(&run(&[&"load", &"--tensor", &"conv1.bias"]), 2, "no pack");
+    assert_eq!(run(&[&"load"]).status.code(), Some(2));
 }
 
 #[test]
@@ -364,6 +558,20 @@ fn explain_covers_every_byte() {
             cursor += field["length"].as_u64().unwrap();
         }
         assert_eq!(cursor, std::fs::metadata(&path).unwrap().len());
+        // The table fits a page, and the bytes that it shows are those of the file.
+        let table = assert_done(&run(&[&"explain", &path]));
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(table.lines().all(|line| line.chars().count() <= 110));
+        let mut shown = 0_u64;
+        for line in table.lines() {
+            let Some(offset) = line.get(..8).and_then(|offset| offset.trim().parse::<usize>().ok()) else { continue };
+            for (number, byte) in line[10..].split("  ").next().unwrap().split(' ').enumerate() {
+                assert_eq!(u8::from_str_radix(byte, 16).unwrap(), bytes[offset + number], "{line}");
+                shown += 1;
+            }
+        }
+        let least: u64 = fields.as_array().unwrap().iter().map(|field| field["length"].as_u64().unwrap().min(8)).sum();
+        assert!(shown >= least, "{shown} of at least {least}");
     }
 }
 

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::ValueEnum;
 use flashpack::convert::{ConvertOptions, Converted, Filter, convert};
 use flashpack::{Dtype, PlanOptions, WriteOptions};
 
-use super::output::{count, size, stdout, warning};
+use super::output::{count, escaped, size, stdout, warning};
 use super::progress::{Bar, bytes_at};
-use super::{CommandResult, Outcome, Trust, refuse_stream};
+use super::{CommandResult, Failure, Outcome, Trust, refuse_stream};
 
 /// Pack a model: safetensors, sharded or not, a diffusers pipeline, or another pack
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     layout: Layout,
 
     /// Cast every tensor to this dtype, as PyTorch does
-    #[arg(long)]
+    #[arg(long, value_parser = parse_dtype)]
     dtype: Option<Dtype>,
 
     /// Align tensors to this many bytes; 0 for none. A power of two up to 4096 in sealed packs
@@ -101,6 +101,12 @@ pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
     if let Some(destination) = &arguments.destination {
         refuse_stream(destination)?;
     }
+    if let Some(option) = arguments.trust.demands()
+        && is_safetensors(&arguments.source)
+    {
+        let source = arguments.source.display();
+        return Err(Failure::Usage(format!("{source}: {option} is about packs, and this is none: leave it out or name a pack")));
+    }
     let started = Instant::now();
     let converted = {
         let bar = Bar::new(bytes_at(&arguments.source), quiet);
@@ -144,7 +150,7 @@ pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
 }
 
 fn print(out: &mut impl Write, pack: &Converted, verbose: bool) -> std::io::Result<()> {
-    let path = pack.path.display();
+    let path = escaped(&pack.path.to_string_lossy());
     match pack.written.id {
         Some(id) => writeln!(out, "{path}  {id}")?,
         None => writeln!(out, "{path}")?,
@@ -165,4 +171,26 @@ fn print(out: &mut impl Write, pack: &Converted, verbose: bool) -> std::io::Resu
         warning(&format!("{path}: {} has no place for metadata: it was left out", pack.written.manifest.layout()));
     }
     Ok(())
+}
+
+/// Whether a source is safetensors and no pack. Only packs have an id and a seal.
+fn is_safetensors(source: &Path) -> bool {
+    source.is_dir() || source.extension().is_some_and(|extension| extension == "safetensors" || extension == "json")
+}
+
+/// A dtype by its name, or by one of the other names that PyTorch has for some and the Python command takes.
+fn parse_dtype(name: &str) -> Result<Dtype, flashpack::dtype::UnknownDtype> {
+    match name {
+        "double" => "float64",
+        "float" => "float32",
+        "half" => "float16",
+        "long" => "int64",
+        "int" => "int32",
+        "short" => "int16",
+        "cdouble" => "complex128",
+        "cfloat" => "complex64",
+        "chalf" => "complex32",
+        name => name,
+    }
+    .parse()
 }

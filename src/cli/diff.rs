@@ -1,12 +1,14 @@
 //! `flashpack diff`.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
+use flashpack::TensorInfo;
 use flashpack::diff::{Change, Model, compare};
 use serde_json::{Value, json};
 
-use super::output::{self, escaped, stdout};
+use super::output::{self, escaped, stdout, unless_closed};
+use super::progress::{Bar, bytes_at};
 use super::{CommandResult, Outcome, refuse_stream};
 
 /// Compare two models: packs of any layout, or safetensors files
@@ -21,42 +23,47 @@ pub(crate) struct Arguments {
     /// The model to compare with it
     b: PathBuf,
 
-    /// Print JSON
+    /// Print JSON: an array with one object a difference
     #[arg(short, long)]
     json: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> CommandResult {
+pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
     for path in [&arguments.a, &arguments.b] {
         refuse_stream(path)?;
     }
-    let changes = compare(&Model::open(&arguments.a)?, &Model::open(&arguments.b)?)?;
-    if arguments.json {
-        output::json(&Value::Array(changes.iter().map(as_json).collect()))?;
-    } else {
-        let mut out = stdout();
-        for change in &changes {
-            match change {
-                Change::Removed(tensor) => writeln!(out, "- {}: {} {:?}", escaped(&tensor.name), tensor.dtype, tensor.shape)?,
-                Change::Added(tensor) => writeln!(out, "+ {}: {} {:?}", escaped(&tensor.name), tensor.dtype, tensor.shape)?,
-                Change::Described { before, after } => {
-                    let name = escaped(&before.name);
-                    writeln!(out, "~ {name}: {} {:?} -> {} {:?}", before.dtype, before.shape, after.dtype, after.shape)?;
-                }
-                Change::Bytes(name) => writeln!(out, "~ {}: other bytes", escaped(name))?,
-                Change::Metadata { key, before, after } => {
-                    let shown = |value: &Option<String>| value.as_ref().map_or("none".into(), |value| format!("{value:?}"));
-                    writeln!(out, "~ metadata {}: {} -> {}", escaped(key), shown(before), shown(after))?;
-                }
-            }
-        }
-        out.flush()?;
-    }
+    let changes = {
+        let bar = Bar::new(bytes_at(&arguments.a), quiet);
+        compare(&Model::open(&arguments.a)?, &Model::open(&arguments.b)?, &bar)?
+    };
+    let printed =
+        if arguments.json { output::json(&Value::Array(changes.iter().map(as_json).collect())) } else { print(&changes) };
+    unless_closed(printed)?;
     Ok(if changes.is_empty() { Outcome::Done } else { Outcome::No })
 }
 
+fn print(changes: &[Change]) -> io::Result<()> {
+    let mut out = stdout();
+    let described = |tensor: &TensorInfo| format!("{} {:?}", tensor.dtype, tensor.shape);
+    let value = |value: &Option<String>| value.as_ref().map_or("none".into(), |value| format!("\"{}\"", escaped(value)));
+    for change in changes {
+        match change {
+            Change::Removed(tensor) => writeln!(out, "- {}: {}", escaped(&tensor.name), described(tensor))?,
+            Change::Added(tensor) => writeln!(out, "+ {}: {}", escaped(&tensor.name), described(tensor))?,
+            Change::Described { before, after } => {
+                writeln!(out, "~ {}: {} -> {}", escaped(&before.name), described(before), described(after))?;
+            }
+            Change::Bytes(name) => writeln!(out, "~ {}: other bytes", escaped(name))?,
+            Change::Metadata { key, before, after } => {
+                writeln!(out, "~ metadata {}: {} -> {}", escaped(key), value(before), value(after))?;
+            }
+        }
+    }
+    out.flush()
+}
+
 fn as_json(change: &Change) -> Value {
-    let tensor = |tensor: &flashpack::TensorInfo| json!({ "dtype": tensor.dtype.name(), "shape": tensor.shape });
+    let tensor = |tensor: &TensorInfo| json!({ "dtype": tensor.dtype.name(), "shape": tensor.shape });
     match change {
         Change::Removed(info) => json!({ "change": "removed", "tensor": info.name, "before": tensor(info) }),
         Change::Added(info) => json!({ "change": "added", "tensor": info.name, "after": tensor(info) }),

@@ -1,6 +1,11 @@
 //! `flashpack explain`.
+//!
+//! ```text
+//!  offset  bytes                    meaning                                                    clause
+//!       0  89 46 50 4b 0d 0a 1a 0a  magic: a sealed pack                                       SEAL-MAGIC-01
+//! ```
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use flashpack::explain::{Field, explain};
@@ -18,7 +23,7 @@ pub(crate) struct Arguments {
     /// The pack
     path: PathBuf,
 
-    /// Print JSON
+    /// Print JSON: an array with one object a field
     #[arg(short, long)]
     json: bool,
 }
@@ -30,39 +35,80 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
         output::json(&Value::Array(fields.iter().map(as_json).collect()))?;
         return Ok(Outcome::Done);
     }
+    // Offsets are as wide as the largest, so that the columns stay where they are.
+    let last = fields.last().map_or(0, |field| field.offset);
+    let offset_width = last.to_string().len().max(8);
     let mut out = stdout();
     let mut part = "";
     for field in &fields {
         if field.part != part {
+            writeln!(out, "{}{}", if part.is_empty() { "" } else { "\n" }, field.part)?;
             part = field.part;
-            writeln!(out, "{}{part}", if field.offset == 0 { "" } else { "\n" })?;
         }
-        print(&mut out, field)?;
+        print(&mut out, field, offset_width)?;
     }
     out.flush()?;
     Ok(Outcome::Done)
 }
 
-/// Bytes a line of the dump.
-const PER_LINE: usize = 16;
+/// Bytes a line: as many as most fields have.
+const PER_LINE: usize = 8;
+const HEX_WIDTH: usize = PER_LINE * 3 - 1;
+/// With the other columns and the longest clause, lines of 110.
+const MEANING_WIDTH: usize = 57;
+/// Fields longer than this, which are runs of data, show only their first two lines.
+const LONGEST: u64 = 64;
+/// The most lines of meaning: a hostile name can have a megabyte.
+const MOST_LINES: usize = 12;
 
-fn print(out: &mut impl Write, field: &Field) -> std::io::Result<()> {
-    let mut lines = field.bytes.chunks(PER_LINE);
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-    let first = lines.next().map(hex).unwrap_or_default();
-    let cut =
-        field.length > field.bytes.len() as u64 || (field.bytes.len() > PER_LINE && field.bytes.iter().all(|&byte| byte == 0));
-    let clause = if field.clause.is_empty() { String::new() } else { format!("  [{}]", field.clause) };
-    writeln!(out, "{:>8}  {first:<47}  {}{clause}", field.offset, escaped(&field.meaning))?;
-    // More lines of zeros would say nothing.
-    let lines = lines.take_while(|_| field.bytes.iter().any(|&byte| byte != 0));
-    for (number, line) in (1_u64..).zip(lines) {
-        writeln!(out, "{:>8}  {}", field.offset + number * PER_LINE as u64, hex(line))?;
-    }
-    if cut {
-        writeln!(out, "{:>8}  ... {} bytes in all", "", field.length)?;
+fn print(out: &mut impl Write, field: &Field, offset_width: usize) -> io::Result<()> {
+    let bytes = bytes_lines(field);
+    let meaning = wrapped(&escaped(&field.meaning));
+    for number in 0..bytes.len().max(meaning.len()) {
+        let (offset, hex) = bytes.get(number).map_or(("", ""), |(offset, hex)| (offset.as_str(), hex.as_str()));
+        let meaning = meaning.get(number).map_or("", String::as_str);
+        let clause = if number == 0 { field.clause } else { "" };
+        let line = format!("{offset:>offset_width$}  {hex:<HEX_WIDTH$}  {meaning:<MEANING_WIDTH$}  {clause}");
+        writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+/// The bytes of a field in lines: the offset of each, and its hexadecimal digits.
+fn bytes_lines(field: &Field) -> Vec<(String, String)> {
+    let all_zero = field.bytes.iter().all(|&byte| byte == 0);
+    let shown = if all_zero {
+        PER_LINE
+    } else if field.length > LONGEST {
+        2 * PER_LINE
+    } else {
+        field.bytes.len()
+    };
+    let shown = field.bytes.get(..shown).unwrap_or(&field.bytes);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    let offsets = (field.offset..).step_by(PER_LINE);
+    let mut lines: Vec<_> = offsets.zip(shown.chunks(PER_LINE)).map(|(offset, line)| (offset.to_string(), hex(line))).collect();
+    if field.length > shown.len() as u64 {
+        lines.push((String::new(), format!("... {} bytes", field.length)));
+    }
+    lines
+}
+
+/// A text in lines of at most [`MEANING_WIDTH`] characters, broken after spaces and commas where there are some.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while let Some((limit, _)) = rest.char_indices().nth(MEANING_WIDTH) {
+        if lines.len() + 1 == MOST_LINES {
+            lines.push("...".to_owned());
+            return lines;
+        }
+        let end = rest[..limit].rfind([' ', ',']).map_or(limit, |at| at + 1);
+        lines.push(rest[..end].trim_end().to_owned());
+        rest = &rest[end..];
+    }
+    lines.push(rest.to_owned());
+    lines
 }
 
 fn as_json(field: &Field) -> Value {
@@ -74,4 +120,19 @@ fn as_json(field: &Field) -> Value {
         "meaning": field.meaning,
         "clause": field.clause,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_meanings_are_wrapped_and_hostile_ones_cut() {
+        assert_eq!(wrapped(""), [""]);
+        assert_eq!(wrapped(&"é".repeat(MEANING_WIDTH)), ["é".repeat(MEANING_WIDTH)]);
+        assert_eq!(wrapped(&format!("{} {}", "a".repeat(50), "b".repeat(50))), ["a".repeat(50), "b".repeat(50)]);
+        let lines = wrapped(&"é".repeat(1 << 20));
+        assert_eq!(lines.len(), MOST_LINES);
+        assert!(lines.iter().all(|line| line.chars().count() <= MEANING_WIDTH));
+    }
 }

@@ -1,13 +1,15 @@
 //! `flashpack list`.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
+use flashpack::diff::digests;
 use flashpack::{Pack, Tensor};
 use serde_json::{Value, json};
 
 use super::output::{self, escaped, stdout};
-use super::{CommandResult, Failure, Outcome, open};
+use super::progress::Bar;
+use super::{CommandResult, Outcome, open};
 
 /// List the tensors of a pack: name, dtype, shape, bytes
 #[derive(Debug, clap::Args)]
@@ -22,40 +24,50 @@ pub(crate) struct Arguments {
     #[arg(long)]
     digests: bool,
 
-    /// Print JSON
+    /// Print JSON: an array with one object a tensor
     #[arg(short, long)]
     json: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> CommandResult {
+pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
     let pack = open(&arguments.path)?;
+    let digests: Vec<Option<String>> = if arguments.digests {
+        let payload = pack.manifest().payload();
+        let bar = Bar::new(Some(payload.end - payload.start), quiet);
+        digests(&pack, &bar)?.iter().map(|digest| Some(digest.to_string())).collect()
+    } else {
+        vec![None; pack.manifest().len()]
+    };
     if arguments.json {
-        let mut rows = Vec::with_capacity(pack.manifest().len());
-        for tensor in pack.tensors() {
-            rows.push(as_json(&pack, &tensor, arguments.digests)?);
-        }
-        output::json(&Value::Array(rows))?;
-        return Ok(Outcome::Done);
+        let rows = pack.tensors().zip(&digests).map(|(tensor, digest)| as_json(&tensor, digest.as_deref()));
+        output::json(&Value::Array(rows.collect()))?;
+    } else {
+        print(&pack, &digests)?;
     }
+    Ok(Outcome::Done)
+}
+
+fn print(pack: &Pack, digests: &[Option<String>]) -> io::Result<()> {
     let rows: Vec<[String; 4]> = pack
         .tensors()
         .map(|tensor| [escaped(tensor.name), tensor.dtype.to_string(), tensor.shape.to_string(), tensor.length.to_string()])
         .collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let [names, dtypes, shapes, lengths] = [0, 1, 2, 3].map(width);
+    // One name of a megabyte should not move all other columns out of sight.
+    const WIDEST: usize = 80;
+    let [names, dtypes, shapes, lengths] = [0, 1, 2, 3].map(width).map(|width| width.min(WIDEST));
     let mut out = stdout();
-    for (tensor, [name, dtype, shape, length]) in pack.tensors().zip(&rows) {
+    for ([name, dtype, shape, length], digest) in rows.iter().zip(digests) {
         write!(out, "{name:<names$}  {dtype:<dtypes$}  {shape:<shapes$}  {length:>lengths$}")?;
-        if arguments.digests {
-            write!(out, "  {}", digest(&pack, &tensor)?)?;
+        match digest {
+            Some(digest) => writeln!(out, "  {digest}")?,
+            None => writeln!(out)?,
         }
-        writeln!(out)?;
     }
-    out.flush()?;
-    Ok(Outcome::Done)
+    out.flush()
 }
 
-fn as_json(pack: &Pack, tensor: &Tensor<'_>, digests: bool) -> Result<Value, Failure> {
+fn as_json(tensor: &Tensor<'_>, digest: Option<&str>) -> Value {
     let mut row = json!({
         "name": tensor.name,
         "dtype": tensor.dtype.name(),
@@ -63,12 +75,8 @@ fn as_json(pack: &Pack, tensor: &Tensor<'_>, digests: bool) -> Result<Value, Fai
         "offset": tensor.offset,
         "bytes": tensor.length,
     });
-    if digests {
-        row["blake3"] = digest(pack, tensor)?.into();
+    if let Some(digest) = digest {
+        row["blake3"] = digest.into();
     }
-    Ok(row)
-}
-
-fn digest(pack: &Pack, tensor: &Tensor<'_>) -> Result<String, Failure> {
-    Ok(flashpack::diff::digest(pack, tensor.name)?.to_string())
+    row
 }

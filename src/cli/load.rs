@@ -13,10 +13,12 @@ use super::{CommandResult, Failure, Outcome, Trust, refuse_stream};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   flashpack load model.flashpack
-  flashpack load --no-verify --tensor conv1.weight model.flashpack")]
+  flashpack load model.flashpack --no-verify --tensor conv1.weight conv1.bias")]
+#[command(override_usage = "flashpack load [OPTIONS] <PATH> [--tensor <NAME>...]")]
 pub(crate) struct Arguments {
     /// The pack
-    path: PathBuf,
+    #[arg(required_unless_present = "tensor")]
+    path: Option<PathBuf>,
 
     /// Where to: cpu
     #[arg(long, default_value = "cpu")]
@@ -26,8 +28,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     no_verify: bool,
 
-    /// Load only the tensor of this name (repeatable)
-    #[arg(long, value_name = "NAME")]
+    /// Load only the tensors of these names (repeatable)
+    #[arg(long, value_name = "NAME", num_args = 1..)]
     tensor: Vec<String>,
 
     /// Print JSON
@@ -39,7 +41,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> CommandResult {
-    refuse_stream(&arguments.path)?;
+    let (path, names) = arguments.path_and_names()?;
+    refuse_stream(&path)?;
     match arguments.device.as_str() {
         "cpu" => {}
         device if device == "cuda" || device.starts_with("cuda:") => {
@@ -48,14 +51,14 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
         device => return Err(Failure::Usage(format!("{device}: no such device: cpu can be had"))),
     }
     let started = Instant::now();
-    let pack = arguments.trust.options().verify_reads(!arguments.no_verify).open(&arguments.path)?;
+    let pack = arguments.trust.options().verify_reads(!arguments.no_verify).open(&path)?;
     let opened = started.elapsed();
 
-    let loaded = if arguments.tensor.is_empty() {
+    let loaded = if names.is_empty() {
         // Whole blocks: a few large reads, whatever the number of tensors.
         pack.load()?
     } else {
-        pack.load_tensors(&arguments.tensor)?
+        pack.load_tensors(names)?
     };
     let read = started.elapsed() - opened;
     let verified = pack.id().is_some() && !arguments.no_verify;
@@ -86,6 +89,17 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     }
     out.flush()?;
     Ok(Outcome::Done)
+}
+
+impl Arguments {
+    /// As `--tensor` takes all names that follow it, it also takes a path that comes last.
+    fn path_and_names(&self) -> Result<(PathBuf, &[String]), Failure> {
+        match (&self.path, self.tensor.as_slice()) {
+            (Some(path), names) => Ok((path.clone(), names)),
+            (None, [names @ .., path]) if !names.is_empty() => Ok((path.into(), names)),
+            (None, _) => Err(Failure::Usage("a name and no pack: `flashpack load PATH --tensor NAME...`".into())),
+        }
+    }
 }
 
 /// 10^9 bytes a second.

@@ -36,11 +36,16 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     }
     let mut out = stdout();
     let manifest = pack.manifest();
-    writeln!(out, "layout:      {}", pack.layout())?;
+    match pack.header() {
+        Some(header) => writeln!(out, "layout:      {} {}.{}", pack.layout(), header.major, header.minor)?,
+        None => writeln!(out, "layout:      {}", pack.layout())?,
+    }
     if let Some(id) = pack.id() {
         writeln!(out, "pack id:     {id}")?;
     }
     writeln!(out, "tensors:     {}", manifest.len())?;
+    let elements = manifest.blocks().filter_map(|block| block.dtype.elements_in(block.length)).fold(0, u64::saturating_add);
+    writeln!(out, "elements:    {elements} (padding counted)")?;
     writeln!(out, "align bytes: {}", manifest.alignment())?;
     if let Some(group) = manifest.group_size() {
         writeln!(out, "group size:  {} ({})", size(group), count(manifest.group_digests().len(), "group"))?;

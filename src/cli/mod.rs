@@ -1,9 +1,11 @@
 //! The command line: parse, call the library, print. One file a command.
 
 mod completions;
+mod conform;
 mod convert;
 mod diff;
 mod explain;
+mod limits;
 mod list;
 mod load;
 mod man;
@@ -49,6 +51,7 @@ enum Action {
     Diff(diff::Arguments),
     Load(load::Arguments),
     Explain(explain::Arguments),
+    Conform(conform::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
 }
@@ -99,11 +102,12 @@ pub(crate) fn run() -> ExitCode {
         Action::Convert(arguments) => convert::run(&arguments, quiet),
         Action::Revert(arguments) => revert::run(&arguments, quiet),
         Action::Metadata(arguments) => metadata::run(&arguments),
-        Action::List(arguments) => list::run(&arguments),
+        Action::List(arguments) => list::run(&arguments, quiet),
         Action::Validate(arguments) => validate::run(&arguments, quiet),
-        Action::Diff(arguments) => diff::run(&arguments),
+        Action::Diff(arguments) => diff::run(&arguments, quiet),
         Action::Load(arguments) => load::run(&arguments),
         Action::Explain(arguments) => explain::run(&arguments),
+        Action::Conform(arguments) => conform::run(&arguments),
         Action::Completions(arguments) => completions::run(&arguments),
         Action::Man(arguments) => man::run(&arguments),
     };
@@ -138,7 +142,12 @@ fn report(failure: &Failure) -> u8 {
 fn with_advice(error: &Error) -> String {
     let advice = match error {
         Error::Exists(_) => "pass --force to replace it",
-        Error::Invalid { .. } => "`flashpack validate` lists everything that is wrong",
+        Error::Invalid { .. } => match error.violation().map(|violation| violation.rule.id) {
+            Some("PIN-ID-01") => "get the file again from where the pack id comes from",
+            Some("PIN-SEAL-01") => "if you trust the file, `flashpack convert` seals it",
+            _ => "`flashpack validate` lists everything that is wrong",
+        },
+        Error::Unsupported { .. } => "a newer version of flashpack may read it",
         Error::NoSuchTensor(_) => "`flashpack list` shows the names",
         Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "free some space; nothing was changed",
         _ => return error.to_string(),
@@ -150,7 +159,7 @@ fn with_advice(error: &Error) -> String {
 fn refuse_stream(path: &Path) -> Result<(), Failure> {
     let text = path.to_string_lossy();
     if text == "-" {
-        return Err(Failure::Usage("-: a pack cannot be read from a pipe yet: name a file".into()));
+        return Err(Failure::Usage("-: a model cannot come from a pipe or go to one yet: name a file".into()));
     }
     if text.contains("://") {
         return Err(Failure::Usage(format!("{text}: addresses are not fetched yet: download the file first")));
@@ -171,6 +180,15 @@ struct Trust {
 }
 
 impl Trust {
+    /// The option that asks for a pack, if one does.
+    fn demands(&self) -> Option<&'static str> {
+        match self {
+            Trust { id: Some(_), .. } => Some("--id"),
+            Trust { require_seal: true, .. } => Some("--require-seal"),
+            Trust { .. } => None,
+        }
+    }
+
     fn options(&self) -> flashpack::OpenOptions {
         let options = flashpack::OpenOptions::new().require_seal(self.require_seal);
         match self.id {

@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use flashpack::WriteOptions;
 use flashpack::convert::{RevertOptions, revert};
 
-use super::output::stdout;
+use super::output::{count, escaped, size, stdout};
 use super::progress::{Bar, bytes_at};
 use super::{CommandResult, Outcome, Trust, refuse_stream};
 
@@ -30,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(short, long)]
     force: bool,
 
-    /// Do not wait until the bytes are on disk
+    /// Do not wait until the bytes are on disk: faster, but a power failure may leave an incomplete file
     #[arg(long)]
     no_sync: bool,
 
@@ -44,6 +45,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
     refuse_stream(&arguments.source)?;
+    if let Some(destination) = &arguments.destination {
+        refuse_stream(destination)?;
+    }
+    let started = Instant::now();
     let paths = {
         let bar = Bar::new(bytes_at(&arguments.source), quiet);
         let options = RevertOptions {
@@ -55,11 +60,12 @@ pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
     };
     let mut out = stdout();
     for path in &paths {
-        writeln!(out, "{}", path.display())?;
+        writeln!(out, "{}", escaped(&path.to_string_lossy()))?;
     }
     if arguments.verbose {
         let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum();
-        writeln!(out, "  {}", super::output::size(bytes))?;
+        writeln!(out, "  {}, {}", count(paths.len(), "file"), size(bytes))?;
+        writeln!(out, "{:.3} s", started.elapsed().as_secs_f64())?;
     }
     out.flush()?;
     Ok(Outcome::Done)

@@ -1,14 +1,14 @@
 //! `flashpack validate`.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use flashpack::{Error, Report};
+use flashpack::{Error, Limits, Report};
 use serde_json::{Value, json};
 
-use super::output::{self, escaped, stdout};
+use super::output::{self, escaped, stdout, unless_closed};
 use super::progress::{Bar, bytes_at};
-use super::{CommandResult, Outcome, Trust, refuse_stream, report};
+use super::{CommandResult, Outcome, Trust, limits, refuse_stream, report};
 
 /// Check packs against every rule of the format, and sealed ones against their digests
 #[derive(Debug, clap::Args)]
@@ -29,17 +29,23 @@ pub(crate) struct Arguments {
     #[arg(short, long)]
     json: bool,
 
+    /// Take no more than a JSON file allows: {"tensors": 10000, "footer_bytes": 1000000}
+    #[arg(long, value_name = "FILE", value_parser = limits::from_file)]
+    limits: Option<Limits>,
+
     #[command(flatten)]
     trust: Trust,
 }
 
 pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
-    let options = arguments.trust.options();
+    for path in &arguments.paths {
+        refuse_stream(path)?;
+    }
+    let options = arguments.trust.options().limits(arguments.limits.clone().unwrap_or_default());
     let mut outcome = Outcome::Done;
     let mut rows = Vec::new();
     let mut out = stdout();
     for path in &arguments.paths {
-        refuse_stream(path)?;
         let result = {
             let bar = Bar::new(bytes_at(path), quiet);
             options.validate(path, arguments.structure_only, &bar)
@@ -52,29 +58,27 @@ pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
                 if arguments.json {
                     rows.push(as_json(path, &found));
                 } else {
-                    print(&mut out, path, &found)?;
+                    unless_closed(print(&mut out, path, &found))?;
                 }
             }
             Err(Error::Cancelled) => return Err(Error::Cancelled.into()),
             // The others are worth looking at all the same.
             Err(error) => {
-                out.flush()?;
                 report(&error.into());
                 outcome = Outcome::Unreadable;
             }
         }
     }
     if arguments.json {
-        output::json(&Value::Array(rows))?;
+        unless_closed(output::json(&Value::Array(rows)))?;
     }
-    out.flush()?;
     Ok(outcome)
 }
 
-fn print(out: &mut impl Write, path: &Path, found: &Report) -> std::io::Result<()> {
+fn print(out: &mut impl Write, path: &Path, found: &Report) -> io::Result<()> {
     let layout = found.layout.map_or("unknown layout", |layout| layout.name());
     let verdict = if found.is_valid() { "valid" } else { "invalid" };
-    write!(out, "{}: {verdict}, {layout}", path.display())?;
+    write!(out, "{}: {verdict}, {layout}", escaped(&path.to_string_lossy()))?;
     match found.id {
         Some(id) => writeln!(out, ", {id}")?,
         None => writeln!(out)?,
@@ -85,7 +89,8 @@ fn print(out: &mut impl Write, path: &Path, found: &Report) -> std::io::Result<(
     if found.violations.omitted() > 0 {
         writeln!(out, "  and {} more", found.violations.omitted())?;
     }
-    Ok(())
+    // A file may take minutes: its verdict should not wait for the next one's.
+    out.flush()
 }
 
 fn as_json(path: &Path, found: &Report) -> Value {

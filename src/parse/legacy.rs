@@ -12,7 +12,7 @@ use crate::format::tables::{BlockRecord, Tables, TensorRecord};
 use crate::format::{MAX_INTEGER, element_count, trailer};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
-use crate::rule::{self, Layout, Rule, Violation, Violations};
+use crate::rule::{self, Layout, Rule, Stage, Violation, Violations};
 use crate::source::{ReadAt, read_vec};
 
 use super::{Parsed, Policy, is_odd_name, odd_name, over_limit, read_trailer};
@@ -79,6 +79,10 @@ pub(super) fn parse(source: &dyn ReadAt, policy: &Policy) -> io::Result<Parsed> 
 
     let mut reader = FooterReader { text, footer_offset, limits: &policy.limits, violations: Violations::default() };
     let contents = reader.read(document);
+    // Faults of text come before those of keys and values, wherever they are.
+    if reader.violations.first_failing().is_some_and(|(stage, _)| stage > Stage::FooterText) {
+        reader.check_passed_over(document);
+    }
     parsed.layout = contents.as_ref().map(|contents| contents.layout);
     parsed.violations.extend(reader.violations.in_order_of_stages());
     if let Some(contents) = contents.filter(|_| !parsed.violations.has_errors()) {

@@ -69,6 +69,10 @@ pub(super) fn parse(source: &dyn ReadAt, policy: &Policy) -> io::Result<Parsed> 
     let Some(tables) = read_tables(source, &header, &mut parsed.violations)? else { return Ok(parsed) };
     let reader =
         TableReader { sections: &header.sections, tables: &tables, limits: &policy.limits, alignment: header.alignment.into() };
+    reader.check_limits(&mut parsed.violations);
+    if parsed.violations.has_errors() {
+        return Ok(parsed);
+    }
     reader.check_records(&mut parsed.violations);
     if parsed.violations.has_errors() {
         return Ok(parsed);
@@ -218,6 +222,20 @@ struct TableReader<'a> {
 }
 
 impl TableReader<'_> {
+    /// Stage `limits`, once more: what only the records tell.
+    fn check_limits(&self, violations: &mut Violations) {
+        for (number, record) in (0..).zip(self.tables.tensors()) {
+            let (name, rank) = (u64::from(record.name_length.get()), u64::from(record.rank.get()));
+            let at = |field: u64| self.tensor_at(number).saturating_add(field);
+            if name > self.limits.name_bytes {
+                violations.push(over_limit(&rule::LIMIT_NAME, at(4), name, self.limits.name_bytes));
+            }
+            if rank > self.limits.rank {
+                violations.push(over_limit(&rule::LIMIT_RANK, at(12), rank, self.limits.rank));
+            }
+        }
+    }
+
     /// Stage `tables`: each record for itself, and the sums that tie records to sections.
     fn check_records(&self, violations: &mut Violations) {
         if let Some(at) = self.tables.fill().iter().position(|&byte| byte != 0) {
@@ -264,14 +282,6 @@ impl TableReader<'_> {
                 push(violations, &rule::SEAL_TEN_NAME_RANGE, 0, message);
                 return;
             }
-            if name_length > self.limits.name_bytes {
-                push(
-                    violations,
-                    &rule::LIMIT_NAME,
-                    4,
-                    format!("{name_length} bytes where the limit is {}", self.limits.name_bytes),
-                );
-            }
             let plain_name = plain && !name.is_empty();
             let text = if plain_name { Ok("") } else { str::from_utf8(name) };
             match text {
@@ -293,9 +303,6 @@ impl TableReader<'_> {
             if u64::from(record.first_dim.get()) != dim_cursor {
                 let message = format!("tensor {number} has its first dim at {}, not at {dim_cursor}", record.first_dim);
                 push(violations, &rule::SEAL_TEN_DIMS, 8, message);
-            }
-            if rank > self.limits.rank {
-                push(violations, &rule::LIMIT_RANK, 12, format!("{rank} dims where the limit is {}", self.limits.rank));
             }
             before = Some(name);
             // Sums of at most 2^32 values of 32 and 16 bits.

@@ -19,12 +19,13 @@ pub(crate) use target::Target;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::PAGE;
+use crate::format::header;
 use crate::format::trailer::{self, Trailer};
 use crate::manifest::Manifest;
 use crate::plan::{Plan, PlanOptions, TensorInfo};
 use crate::rule::Layout;
 use crate::seal::{self, PackId};
-use crate::source::write_all_at;
+use crate::source::{read_exact_at, write_all_at};
 use assemble::Piece;
 
 /// The bytes of one tensor, to be read in pieces, in any order, from several threads at once.
@@ -218,6 +219,10 @@ fn write(mut plan: Plan, mut data: Vec<TensorData<'_>>, path: &Path, options: &W
     let chunk = plan.manifest.group_size();
     let digests = assemble::assemble(&target, plan.manifest.payload(), &pieces, &mut data, chunk, options.progress)?;
 
+    if plan.manifest.layout != Layout::Sealed {
+        refuse_head_magic(&target, size)?;
+    }
+
     let put = |bytes: &[u8], offset: u64| write_all_at(target.file(), bytes, offset).map_err(|error| Error::io(path, error));
     let mut id = None;
     if let Some(mut header) = plan.header {
@@ -237,6 +242,20 @@ fn write(mut plan: Plan, mut data: Vec<TensorData<'_>>, path: &Path, options: &W
     target.publish(options.sync)?;
     debug_assert_eq!(id.is_some(), plan.manifest.layout == Layout::Sealed);
     Ok(Written { manifest: plan.manifest, id, bytes: size })
+}
+
+/// A v3 or v4 file that begins with the magic of sealed ones would be taken for one, and refused (`WRITE-LEG-05`).
+fn refuse_head_magic(target: &Target, size: u64) -> Result<()> {
+    let mut head = [0; header::MAGIC.len()];
+    if size >= head.len() as u64 {
+        read_exact_at(target.file(), &mut head, 0).map_err(|error| Error::io(target.path(), error))?;
+    }
+    if head == header::MAGIC {
+        return Err(Error::Input(
+            "the first tensor begins with the bytes that mark sealed packs: only a sealed pack can hold it first".into(),
+        ));
+    }
+    Ok(())
 }
 
 /// The tensors' places in the file, in its order.
