@@ -1107,15 +1107,5 @@ fn limits() -> Vec<Vector> {
         edited("v4", r#""name":"a""#, &format!(r#""name":"{}\"[""#, "[".repeat(100))),
         "brackets in a string have no depth",
     ));
-    vectors.push(reject(
-        "name-over-1-mib",
-        "v3",
-        written(
-            &PlanOptions { layout: Layout::V3, ..Default::default() },
-            &[("x".repeat((1 << 20) + 1).as_str(), Dtype::UInt8, &[1], vec![1])],
-        ),
-        "LIMIT-NAME-01",
-        "one byte more than the default limit",
-    ));
     vectors
 }

@@ -332,11 +332,11 @@ fn accepted() -> Vec<Vector> {
         .clause("SEAL-META-03"),
     );
     vectors.push(accept("metadata-only", written(&metadata(&[("k", "v")]), &[]), "metadata and nothing else"));
-    for log2 in [16, 17, 26] {
+    for (log2, length) in [(16, 140_000), (17, 140_000), (26, 10)] {
         let options = PlanOptions { group_log2: log2, ..Default::default() };
         let file = written(
             &options,
-            &[("t", Dtype::UInt8, &[140_000], pattern(140_000, 5)), ("u", Dtype::Int16, &[10], pattern(20, 6))],
+            &[("t", Dtype::UInt8, &[length], pattern(length as usize, 5)), ("u", Dtype::Int16, &[10], pattern(20, 6))],
         );
         vectors.push(accept(&format!("groups-2-{log2}"), file, &format!("groups of 2^{log2} bytes")).clause("SEAL-SEC-05"));
     }

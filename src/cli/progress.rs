@@ -17,7 +17,7 @@ impl Bar {
     /// `total` bytes to come, if that is known. From here on Ctrl-C and SIGTERM end the work cleanly: what was begun is removed.
     pub(crate) fn new(total: Option<u64>, quiet: bool) -> Bar {
         // Only the first bar of a process can set the handler; the others share it. Without one the default stays: the process ends at once.
-        let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
+        let _ = ctrlc::set_handler(interrupt);
         let shown = !quiet && std::io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(total, target);
@@ -29,6 +29,13 @@ impl Bar {
             bar.set_style(style);
         }
         Bar(bar)
+    }
+}
+
+/// Asks the work to end, which cleans up after itself. Asked twice, the process ends where it stands: a hung disk must not make it immortal.
+fn interrupt() {
+    if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        std::process::exit(super::INTERRUPTED.into());
     }
 }
 
