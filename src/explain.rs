@@ -31,7 +31,7 @@ pub struct Field {
 }
 
 /// The most bytes shown of one field.
-const SHOWN: u64 = 64;
+const SHOWN: u64 = 256;
 
 /// Every field of header, tables, payload, footer and trailer, in file order. Each byte of the file lies in exactly one field.
 ///

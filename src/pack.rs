@@ -318,7 +318,7 @@ impl Pack {
         let range = seal::group_range(&self.manifest, number);
         if range == (offset..offset.saturating_add(part.len() as u64)) {
             self.read_exact_at(part, offset)?;
-            return seal::check_group(&self.manifest, number, part).map_err(|violation| self.invalid(*violation));
+            return seal::check_group(&self.manifest, number, part).map_err(|violation| self.damaged(*violation));
         }
         let group = self.groups.get_or_read(number, || self.read_group(number))?;
         let start = usize::try_from(offset.saturating_sub(range.start)).unwrap_or(usize::MAX);
@@ -331,7 +331,7 @@ impl Pack {
         let range = seal::group_range(&self.manifest, number);
         let bytes = read_vec(&self.source, range.start, range.end.saturating_sub(range.start));
         let bytes = bytes.map_err(|error| self.io(error))?;
-        seal::check_group(&self.manifest, number, &bytes).map_err(|violation| self.invalid(*violation))?;
+        seal::check_group(&self.manifest, number, &bytes).map_err(|violation| self.damaged(*violation))?;
         Ok(bytes)
     }
 
@@ -423,18 +423,36 @@ impl Pack {
                 ControlFlow::Break(()) => Err(Error::Cancelled),
             }
         };
-        let found: Result<Vec<Vec<Violation>>> = (0..count).into_par_iter().map_init(Vec::new, check).collect();
+        let collect = |mut violations: Violations, found: Result<Vec<Violation>>| -> Result<Violations> {
+            found?.into_iter().for_each(|violation| violations.push(violation));
+            Ok(violations)
+        };
+        // In parts, so that the list is bounded while it grows: a file may have millions of bad groups.
+        const PART: u64 = 4096;
         let mut violations = Violations::default();
-        let mut warned = false;
-        for violation in found?.into_iter().flatten() {
-            // Foreign bytes in v3 and v4 files may run to gigabytes: once is enough.
-            let warning = violation.rule.severity == Severity::Warning;
-            if !(warning && warned) {
-                violations.push(violation);
-            }
-            warned |= warning;
+        for part in (0..count).step_by(usize::try_from(PART).unwrap_or(1)) {
+            let numbers = part..part.saturating_add(PART).min(count);
+            let found: Vec<Result<Vec<Violation>>> = numbers.into_par_iter().map_init(Vec::new, check).collect();
+            violations = found.into_iter().try_fold(violations, collect)?;
         }
-        Ok(violations)
+        Ok(self.with_tensors(once_warned(violations)))
+    }
+
+    /// Names the first tensor of each damaged group. By one sorted list: looking each up among all tensors would take their product.
+    fn with_tensors(&self, violations: Violations) -> Violations {
+        if !violations.has_errors() {
+            return violations;
+        }
+        let mut tensors: Vec<Tensor<'_>> = self.tensors().filter(|tensor| tensor.length > 0).collect();
+        tensors.sort_unstable_by_key(|tensor| tensor.offset);
+        let size = self.manifest.group_size().unwrap_or_default();
+        violations.map(|mut violation| {
+            let end = violation.offset.saturating_add(size);
+            let first = tensors.partition_point(|tensor| tensor.range().end <= violation.offset);
+            let tensor = tensors.get(first).filter(|tensor| violation.rule == &rule::SEAL_INT_GROUP && tensor.offset < end);
+            violation.tensor = tensor.map(|tensor| tensor.name.to_owned());
+            violation
+        })
     }
 
     /// The parts of the payload that belong to no tensor, in file order.
@@ -472,6 +490,13 @@ impl Pack {
         Ok(MappedPack { pack, mapping })
     }
 
+    /// A group that is not as it was sealed, with the first tensor in it.
+    fn damaged(&self, mut violation: Violation) -> Error {
+        let size = self.manifest.group_size().unwrap_or_default();
+        violation.tensor = seal::first_tensor_in(&self.manifest, &(violation.offset..violation.offset.saturating_add(size)));
+        self.invalid(violation)
+    }
+
     fn invalid(&self, violation: Violation) -> Error {
         let mut violations = Violations::default();
         violations.push(violation);
@@ -490,6 +515,16 @@ impl Pack {
     fn short(&self) -> Error {
         self.io(std::io::ErrorKind::UnexpectedEof.into())
     }
+}
+
+/// Foreign bytes in v3 and v4 files may run to gigabytes: one warning is enough.
+fn once_warned(violations: Violations) -> Violations {
+    let mut warned = false;
+    violations.filter(|violation| {
+        let again = violation.rule.severity == Severity::Warning && warned;
+        warned |= violation.rule.severity == Severity::Warning;
+        !again
+    })
 }
 
 /// The first byte other than zero in the gaps that lie in a range, whose bytes are given.

@@ -386,6 +386,18 @@ impl Violations {
         self
     }
 
+    /// The same, each changed.
+    pub(crate) fn map(mut self, change: impl FnMut(Violation) -> Violation) -> Violations {
+        self.found = self.found.into_iter().map(change).collect();
+        self
+    }
+
+    /// Those that hold. Only for leaving warnings out: errors are what a list is for.
+    pub(crate) fn filter(mut self, holds: impl FnMut(&Violation) -> bool) -> Violations {
+        self.found.retain(holds);
+        self
+    }
+
     /// Adds those of another list.
     pub fn extend(&mut self, other: Violations) {
         other.found.into_iter().for_each(|violation| self.push(violation));

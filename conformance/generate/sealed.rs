@@ -223,7 +223,7 @@ fn accepted() -> Vec<Vector> {
     assert_eq!(parts.seal(), small(), "taking apart and sealing again gives the same file");
     let mut vectors = vec![
         accept("small", small(), "two blocks, three tensors, a metadata pair"),
-        accept("empty-pack", written(&PlanOptions::default(), &[]), "no tensors, no blocks, no payload").clause("WRITE-EMPTY-01"),
+        accept("empty-pack", written(&PlanOptions::default(), &[]), "no tensors, no blocks, no payload").clause("SEAL-BLK-03"),
     ];
     for &dtype in Dtype::ALL {
         let elements = if dtype.bits() < 8 { 12 } else { 6 };
@@ -305,7 +305,7 @@ fn accepted() -> Vec<Vector> {
             written(&PlanOptions::default(), &[("\"\\/\u{2028}\u{feff}<é>", Dtype::UInt8, &[1], vec![1])]),
             "characters that JSON writers like to escape, and this format does not",
         )
-        .clause("FOOT-RENDER-03"),
+        .clause("FOOT-RENDER-02"),
     );
     let metadata = |pairs: &[(&str, &str)]| PlanOptions {
         metadata: pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),

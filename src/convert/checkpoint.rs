@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+use super::contained;
 use super::safetensors::SafetensorsFile;
 
 /// How the index of a sharded checkpoint is named.
@@ -26,7 +27,13 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     /// Opens the model at a path. In a directory, `variant` chooses among files such as `model.fp16.safetensors`.
     pub(crate) fn open(path: &Path, variant: Option<&str>) -> Result<Checkpoint> {
-        let path = if path.is_dir() { choose(path, variant)? } else { path.to_owned() };
+        let path = if path.is_dir() {
+            let chosen = choose(path, variant)?;
+            contained::check(path, &chosen)?;
+            chosen
+        } else {
+            path.to_owned()
+        };
         if is_index(&path) {
             return open_sharded(&path);
         }
@@ -150,6 +157,7 @@ fn open_sharded(path: &Path) -> Result<Checkpoint> {
             return Err(invalid(format!("shard {name:?} is not a plain file name")));
         }
         let shard = folder.join(name);
+        contained::check(folder, &shard)?;
         files.push((SafetensorsFile::open(&shard)?, shard));
     }
     let mut missing: BTreeMap<&str, &str> = weight_map.iter().map(|(tensor, file)| (tensor.as_str(), file.as_str())).collect();

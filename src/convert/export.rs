@@ -13,7 +13,7 @@ use crate::manifest::Tensor;
 use crate::pack::{OpenOptions, Pack};
 use crate::source::write_all_at;
 use crate::writer::assemble::{Piece, assemble};
-use crate::writer::{Target, TensorData, WriteOptions, write_small};
+use crate::writer::{Prepared, Target, TensorData, WriteOptions, write_small};
 
 use super::PackPart;
 use super::safetensors::{MAX_HEADER, METADATA_KEY, PREFIX};
@@ -39,13 +39,14 @@ pub struct RevertOptions<'a> {
 /// [`Error::Input`] for a tensor that safetensors cannot hold (complex128, complex32), [`Error::Invalid`] for a broken pack,
 /// [`Error::Exists`], [`Error::Cancelled`], [`Error::Io`].
 pub fn revert(source: &Path, target: Option<&Path>, options: &RevertOptions<'_>) -> Result<Vec<PathBuf>> {
-    let pack = Arc::new(options.open.clone().strict(true).open(source)?);
+    let pack = Arc::new(options.open.open(source)?);
+    pack.verify(options.write.progress)?;
     let target = target.map_or_else(|| source.with_extension("safetensors"), Path::to_owned);
     let tensors = in_header_order(&pack)?;
     let shards = shard(&tensors, options.max_shard_bytes);
     if shards.len() <= 1 {
         let file = write_file(&pack, &tensors, &target, options)?;
-        file.publish(options.write.sync)?;
+        file.publish()?;
         return Ok(vec![target]);
     }
 
@@ -66,8 +67,8 @@ pub fn revert(source: &Path, target: Option<&Path>, options: &RevertOptions<'_>)
         return Err(Error::Exists(index_path));
     }
     let mut paths: Vec<PathBuf> = files.iter().map(|file| file.path().to_owned()).collect();
-    files.into_iter().try_for_each(|file| file.publish(options.write.sync))?;
-    write_small(&index_path, format!("{index:#}\n").as_bytes(), options.write.replace, options.write.sync)?;
+    files.into_iter().try_for_each(Prepared::publish)?;
+    write_small(&index_path, format!("{index:#}\n").as_bytes(), &options.write)?;
     paths.push(index_path);
     Ok(paths)
 }
@@ -104,7 +105,7 @@ fn shard(tensors: &[Tensor<'_>], most: Option<u64>) -> Vec<Range<usize>> {
     shards
 }
 
-fn write_file(pack: &Arc<Pack>, tensors: &[Tensor<'_>], path: &Path, options: &RevertOptions<'_>) -> Result<Target> {
+fn write_file(pack: &Arc<Pack>, tensors: &[Tensor<'_>], path: &Path, options: &RevertOptions<'_>) -> Result<Prepared> {
     let header = Header { pack, tensors }.render()?;
     if header.len() as u64 > MAX_HEADER {
         return Err(Error::Input(format!(
@@ -127,7 +128,8 @@ fn write_file(pack: &Arc<Pack>, tensors: &[Tensor<'_>], path: &Path, options: &R
     put(&(header.len() as u64).to_le_bytes(), 0)?;
     put(&header, PREFIX)?;
     assemble(&target, data_offset..cursor, &pieces, &mut data, None, options.write.progress)?;
-    Ok(target)
+    // Closed until the others are whole as well: there may be more shards than files may be open.
+    target.prepare(options.write.sync)
 }
 
 /// The header of a safetensors file. Written here and not by the crate, whose metadata comes in the order of a hash map.

@@ -11,7 +11,7 @@ use crate::pack::{OpenOptions, Pack};
 use crate::plan::{PlanOptions, TensorInfo};
 use crate::rule::Layout;
 use crate::source::{FileSource, ReadAt};
-use crate::writer::{TensorBytes, TensorData, WriteOptions, Writer, Written};
+use crate::writer::{FileBytes, TensorBytes, TensorData, WriteOptions, Writer, Written};
 
 use super::cast;
 use super::checkpoint::{self, Checkpoint};
@@ -59,7 +59,10 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn open(path: &Path, options: &ConvertOptions<'_>) -> Result<Source> {
         if !path.is_dir() && is_pack(path)? {
-            return Source::of_pack(options.open.clone().strict(true).open(path)?, path);
+            let pack = options.open.open(path)?;
+            // With the caller's progress, so that this pass shows and can be cancelled too.
+            pack.verify(options.write.progress)?;
+            return Source::of_pack(pack, path);
         }
         refuse_unknown(path)?;
         Source::of_checkpoint(Checkpoint::open(path, options.variant.as_deref())?)
@@ -70,7 +73,7 @@ impl Source {
         for (path, file) in checkpoint.files {
             let path: Arc<Path> = path.into();
             for (info, range) in file.tensors() {
-                let bytes = FilePart { source: file.source().clone(), offset: range.start, path: path.clone() };
+                let bytes = FileBytes { source: file.source().clone(), offset: range.start, path: path.clone() };
                 source.tensors.push((info.clone(), Box::new(bytes)));
             }
             // Shards say the same; where they do not, the first one's word stands.
@@ -155,19 +158,6 @@ fn refuse_unknown(path: &Path) -> Result<()> {
         )));
     }
     Err(Error::Input(format!("{}: neither a safetensors file, nor an index of some, nor a pack", path.display())))
-}
-
-/// A tensor in a file that is not verified.
-struct FilePart {
-    source: Arc<dyn ReadAt>,
-    offset: u64,
-    path: Arc<Path>,
-}
-
-impl TensorBytes for FilePart {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.source.read_exact_at(buffer, self.offset.saturating_add(offset)).map_err(|error| Error::io(&self.path, error))
-    }
 }
 
 /// A tensor whose elements are cast as they are read.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`safetensors`] | a safetensors file, opened and checked |
 //! | `checkpoint` | a model in one or several safetensors files, found from a file, an index or a directory |
+//! | `contained` | the rule that a folder's files lie in it |
 //! | `pipeline` | a diffusers pipeline: a directory of models and their configurations |
 //! | `import` | any of these, or another pack, to a pack |
 //! | `export` | a pack to safetensors |
@@ -11,6 +12,7 @@
 
 pub mod cast;
 mod checkpoint;
+mod contained;
 mod export;
 mod import;
 mod pipeline;

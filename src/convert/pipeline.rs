@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::writer::{WriteOptions, write_small};
+use crate::writer::{WriteOptions, copy_file};
 
 use super::checkpoint::{self, Checkpoint};
+use super::contained;
 use super::import::{self, ConvertOptions, Converted, Source};
 
 /// The file that makes a directory a pipeline.
@@ -124,16 +125,15 @@ impl Pipeline {
 
     fn copy_into(&self, target: &Path, options: &WriteOptions<'_>) -> Result<()> {
         for within in &self.others {
-            let path = self.root.join(within);
-            let bytes = std::fs::read(&path).map_err(|error| Error::io(&path, error))?;
-            write_small(&target.join(within), &bytes, options.replace, options.sync)?;
+            contained::check(&self.root, &self.root.join(within))?;
+            copy_file(&self.root.join(within), &target.join(within), options)?;
         }
         Ok(())
     }
 }
 
-/// The names in a directory, sorted, and whether each is a directory. Hidden ones are passed over; a link out of the directory is refused when
-/// it is followed to a directory.
+/// The names in a directory, sorted, and whether each is a directory. Hidden ones are passed over; links to directories are refused, as they
+/// may go round in circles.
 fn entries(directory: &Path) -> Result<Vec<(String, bool)>> {
     let io_error = |error| Error::io(directory, error);
     let mut found = Vec::new();

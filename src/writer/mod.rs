@@ -9,12 +9,12 @@
 pub(crate) mod assemble;
 mod target;
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
-pub(crate) use target::Target;
+pub(crate) use target::{Prepared, Target};
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ use crate::manifest::Manifest;
 use crate::plan::{Plan, PlanOptions, TensorInfo};
 use crate::rule::Layout;
 use crate::seal::{self, PackId};
-use crate::source::{read_exact_at, write_all_at};
+use crate::source::{FileSource, ReadAt, read_exact_at, write_all_at};
 use assemble::Piece;
 
 /// The bytes of one tensor, to be read in pieces, in any order, from several threads at once.
@@ -239,7 +239,7 @@ fn write(mut plan: Plan, mut data: Vec<TensorData<'_>>, path: &Path, options: &W
     put(&plan.footer, footer_offset)?;
     let trailer = Trailer { footer_length: plan.footer.len() as u64, magic: trailer::MAGIC };
     put(&trailer.to_bytes(), footer_offset.saturating_add(plan.footer.len() as u64))?;
-    target.publish(options.sync)?;
+    target.prepare(options.sync)?.publish()?;
     debug_assert_eq!(id.is_some(), plan.manifest.layout == Layout::Sealed);
     Ok(Written { manifest: plan.manifest, id, bytes: size })
 }
@@ -271,11 +271,35 @@ fn pieces(plan: &Plan) -> Vec<Piece> {
 }
 
 /// Writes a small file the same way: whole or not at all.
-pub(crate) fn write_small(path: &Path, bytes: &[u8], replace: bool, sync: bool) -> Result<()> {
-    let target = Target::create(path, replace)?;
+pub(crate) fn write_small(path: &Path, bytes: &[u8], options: &WriteOptions<'_>) -> Result<()> {
+    let target = Target::create(path, options.replace)?;
     write_all_at(target.file(), bytes, 0).map_err(|error| Error::io(path, error))?;
-    target.publish(sync)
+    target.prepare(options.sync)?.publish()
 }
 
-/// Metadata as the writer takes it.
-pub type Metadata = BTreeMap<String, String>;
+/// Copies a regular file the same way.
+pub(crate) fn copy_file(source: &Path, path: &Path, options: &WriteOptions<'_>) -> Result<()> {
+    let from = Arc::new(FileSource::open(source).map_err(|error| Error::io(source, error))?);
+    let target = Target::create(path, options.replace)?;
+    let length = from.length();
+    target.set_len(length)?;
+    let bytes = FileBytes { source: from, offset: 0, path: source.into() };
+    let pieces = [Piece { offset: 0, length, data: 0 }];
+    let mut data = [TensorData::Positional(Box::new(bytes))];
+    assemble::assemble(&target, 0..length, &pieces, &mut data, None, options.progress)?;
+    target.prepare(options.sync)?.publish()
+}
+
+/// Bytes of a file that nothing verifies.
+pub(crate) struct FileBytes {
+    pub source: Arc<dyn ReadAt>,
+    /// Where they begin in the file.
+    pub offset: u64,
+    pub path: Arc<Path>,
+}
+
+impl TensorBytes for FileBytes {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.source.read_exact_at(buffer, self.offset.saturating_add(offset)).map_err(|error| Error::io(&self.path, error))
+    }
+}

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::error::{Error, Result};
 
@@ -52,15 +52,35 @@ impl Target {
         self.file().set_len(length).map_err(|error| Error::io(&self.path, error))
     }
 
-    /// Puts the file in its place.
-    pub(crate) fn publish(self, sync: bool) -> Result<()> {
+    /// Has the bytes on disk, if so wished, and closes the file. It is still under its temporary name.
+    pub(crate) fn prepare(self, sync: bool) -> Result<Prepared> {
         let Target { temporary, path, replace } = self;
         if sync {
             temporary.as_file().sync_all().map_err(|error| Error::io(&path, error))?;
         }
+        Ok(Prepared { temporary: temporary.into_temp_path(), path, replace, sync })
+    }
+}
+
+/// A file that is whole and waits to appear.
+pub(crate) struct Prepared {
+    temporary: TempPath,
+    path: PathBuf,
+    replace: bool,
+    sync: bool,
+}
+
+impl Prepared {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the file in its place.
+    pub(crate) fn publish(self) -> Result<()> {
+        let Prepared { temporary, path, replace, sync } = self;
         let persisted = if replace { temporary.persist(&path) } else { temporary.persist_noclobber(&path) };
         match persisted {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(failed) if !replace && failed.error.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists(path)),
             Err(failed) => return Err(Error::io(&path, failed.error)),
         }
