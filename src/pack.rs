@@ -396,34 +396,19 @@ impl Pack {
         Ok(())
     }
 
-    /// Reads the whole payload, in groups or pieces of the same size.
+    /// Reads the whole payload and collects what is wrong with it.
     fn check_payload(&self, progress: &dyn Progress) -> Result<Violations> {
-        const PIECE: u64 = 1 << 20;
-        let payload = self.manifest.payload();
-        let piece = self.manifest.group_size().unwrap_or(PIECE);
-        let count = payload.end.saturating_sub(payload.start).div_ceil(piece);
         let gaps = self.gaps();
-        let check = |buffer: &mut Vec<u8>, number: u64| -> Result<Vec<Violation>> {
-            let start = payload.start.saturating_add(number.saturating_mul(piece));
-            let range = start..start.saturating_add(piece).min(payload.end);
-            buffer.resize(usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default(), 0);
-            self.read_exact_at(buffer, range.start)?;
-            let mut found = Vec::new();
-            if self.layout() == Layout::Sealed
-                && let Err(violation) = seal::check_group(&self.manifest, number, buffer)
-            {
-                // Fill in a damaged group says nothing more.
-                found.push(*violation);
-            } else if let Some(at) = nonzero_in(&gaps, &range, buffer) {
-                let rule = if self.layout() == Layout::Sealed { &rule::SEAL_INT_FILL } else { &rule::BLOCK_GAP };
-                found.push(Violation::new(rule, at, "a byte that belongs to no tensor is not zero"));
-            }
+        let count = self.piece_count();
+        let check = |buffer: &mut Vec<u8>, number: u64| -> Result<Option<Violation>> {
+            let range = self.piece_range(number);
+            let found = self.read_piece(number, &range, &gaps, buffer)?;
             match progress.advance(buffer.len() as u64) {
                 ControlFlow::Continue(()) => Ok(found),
                 ControlFlow::Break(()) => Err(Error::Cancelled),
             }
         };
-        let collect = |mut violations: Violations, found: Result<Vec<Violation>>| -> Result<Violations> {
+        let collect = |mut violations: Violations, found: Result<Option<Violation>>| -> Result<Violations> {
             found?.into_iter().for_each(|violation| violations.push(violation));
             Ok(violations)
         };
@@ -432,10 +417,72 @@ impl Pack {
         let mut violations = Violations::default();
         for part in (0..count).step_by(usize::try_from(PART).unwrap_or(1)) {
             let numbers = part..part.saturating_add(PART).min(count);
-            let found: Vec<Result<Vec<Violation>>> = numbers.into_par_iter().map_init(Vec::new, check).collect();
+            let found: Vec<Result<Option<Violation>>> = numbers.into_par_iter().map_init(Vec::new, check).collect();
             violations = found.into_iter().try_fold(violations, collect)?;
         }
         Ok(self.with_tensors(once_warned(violations)))
+    }
+
+    /// Checks the whole file in one pass over the payload, and hands each piece of it on once it is found right: where it lies in the file,
+    /// and its bytes. Pieces come in any order, from several threads.
+    pub(crate) fn verify_each(&self, visit: impl Fn(Range<u64>, &[u8]) -> Result<()> + Sync) -> Result<()> {
+        let mut violations = self.check(true, &())?;
+        if violations.has_errors() {
+            return Err(Error::from_violations(&self.path, violations));
+        }
+        let gaps = self.gaps();
+        let pieces = (0..self.piece_count()).into_par_iter().map_init(Vec::new, |buffer, number| {
+            let range = self.piece_range(number);
+            match self.read_piece(number, &range, &gaps, buffer)? {
+                Some(violation) if violation.rule.severity == Severity::Error => Ok(Some(violation)),
+                _ => visit(range, buffer).map(|()| None),
+            }
+        });
+        match pieces.try_reduce_with(|a, b| Ok(a.or(b))) {
+            Some(Ok(Some(violation))) => {
+                violations.push(violation);
+                Err(Error::from_violations(&self.path, self.with_tensors(violations)))
+            }
+            Some(Err(error)) => Err(error),
+            Some(Ok(None)) | None => Ok(()),
+        }
+    }
+
+    /// The payload is read in groups, or in pieces of this size where there are none.
+    fn piece_size(&self) -> u64 {
+        const PIECE: u64 = 1 << 20;
+        self.manifest.group_size().unwrap_or(PIECE)
+    }
+
+    fn piece_count(&self) -> u64 {
+        let payload = self.manifest.payload();
+        payload.end.saturating_sub(payload.start).div_ceil(self.piece_size())
+    }
+
+    fn piece_range(&self, number: u64) -> Range<u64> {
+        let payload = self.manifest.payload();
+        let start = payload.start.saturating_add(number.saturating_mul(self.piece_size())).min(payload.end);
+        start..start.saturating_add(self.piece_size()).min(payload.end)
+    }
+
+    /// Reads a piece into the buffer; what is wrong with its digest or its fill.
+    fn read_piece(
+        &self,
+        number: u64,
+        range: &Range<u64>,
+        gaps: &[Range<u64>],
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<Violation>> {
+        buffer.resize(usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default(), 0);
+        self.read_exact_at(buffer, range.start)?;
+        let sealed = self.layout() == Layout::Sealed;
+        if sealed && let Err(violation) = seal::check_group(&self.manifest, number, buffer) {
+            // Fill in a damaged group says nothing more.
+            return Ok(Some(*violation));
+        }
+        let rule = if sealed { &rule::SEAL_INT_FILL } else { &rule::BLOCK_GAP };
+        let hidden = nonzero_in(gaps, range, buffer);
+        Ok(hidden.map(|at| Violation::new(rule, at, "a byte that belongs to no tensor is not zero")))
     }
 
     /// Names the first tensor of each damaged group. By one sorted list: looking each up among all tensors would take their product.

@@ -53,7 +53,7 @@ def module_for(tensors):
                 break
         if not isinstance(module, torch.nn.Module) or hasattr(module, attribute):
             impossible.append(name)
-        elif tensor.dtype.is_floating_point:
+        elif tensor.dtype.is_floating_point and attribute:  # a parameter's name cannot be empty, a buffer's can
             module._parameters[attribute] = torch.nn.Parameter(torch.empty(0, dtype=tensor.dtype), requires_grad=False)
         else:
             module._buffers[attribute] = torch.empty(0, dtype=tensor.dtype)

@@ -7,10 +7,10 @@
 //! | integer, bool | integer | the low bits |
 //! | any | bool | whether it is not zero |
 //!
-//! A value too large for the target becomes infinity; in float8_e4m3fn, which has none, the largest finite value, and in the other dtypes
-//! without infinity NaN (infinity itself goes the same way). NaN stays NaN. Where PyTorch gives a NaN
-//! other bits in long tensors than in short ones, those of long tensors are given here. Floats are not cast to integers, as PyTorch's result
-//! depends on the processor; complex and sub-byte dtypes are not cast at all.
+//! A value too large for the target becomes infinity; in float8_e4m3fn, which has none, the largest finite value (older versions of PyTorch than
+//! 2.15, which this follows, may give NaN), and in the other dtypes without infinity NaN (infinity itself goes the same way). NaN stays NaN.
+//! PyTorch gives a NaN other bits in long tensors than in short ones, and on processors without AVX2: those of long tensors with AVX2 are given
+//! here. Floats are not cast to integers, as PyTorch's result depends on the processor; complex and sub-byte dtypes are not cast at all.
 
 use half::f16;
 

@@ -1,9 +1,8 @@
 //! A pack back to safetensors: one file, or shards and their index.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use safetensors::tensor::TensorInfo as HeaderEntry;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -12,10 +11,8 @@ use crate::error::{Error, Result};
 use crate::manifest::Tensor;
 use crate::pack::{OpenOptions, Pack};
 use crate::source::write_all_at;
-use crate::writer::assemble::{Piece, assemble};
-use crate::writer::{Prepared, Target, TensorData, WriteOptions, write_small};
+use crate::writer::{Prepared, Target, WriteOptions, write_small};
 
-use super::PackPart;
 use super::safetensors::{MAX_HEADER, METADATA_KEY, PREFIX};
 
 /// How to turn a pack back into safetensors.
@@ -32,46 +29,51 @@ pub struct RevertOptions<'a> {
 /// Turns a pack of any layout into a safetensors file with the same tensors, bit for bit, and the same metadata. Gives the paths of the
 /// files written, the index last.
 ///
-/// The pack is checked whole before anything is written, and verified again as it is copied. Without a `target` the file goes beside the
+/// The pack is checked whole as it is copied, and the file appears only if all of it is right. Without a `target` the file goes beside the
 /// pack, under its name.
 ///
 /// # Errors
 /// [`Error::Input`] for a tensor that safetensors cannot hold (complex128, complex32), [`Error::Invalid`] for a broken pack,
 /// [`Error::Exists`], [`Error::Cancelled`], [`Error::Io`].
 pub fn revert(source: &Path, target: Option<&Path>, options: &RevertOptions<'_>) -> Result<Vec<PathBuf>> {
-    let pack = Arc::new(options.open.open(source)?);
-    pack.verify(options.write.progress)?;
+    let pack = options.open.open(source)?;
     let target = target.map_or_else(|| source.with_extension("safetensors"), Path::to_owned);
     let tensors = in_header_order(&pack)?;
     let shards = shard(&tensors, options.max_shard_bytes);
-    if shards.len() <= 1 {
-        let file = write_file(&pack, &tensors, &target, options)?;
-        file.publish()?;
-        return Ok(vec![target]);
-    }
-
-    // Every shard is whole before the first appears.
+    let runs = shards.iter().map(|range| tensors.get(range.clone()).unwrap_or_default());
     let stem = target.file_stem().and_then(|stem| stem.to_str()).unwrap_or("model").to_owned();
-    let mut files = Vec::new();
-    let mut weight_map = BTreeMap::new();
-    for (number, range) in (1..).zip(&shards) {
-        let name = format!("{stem}-{number:05}-of-{:05}.safetensors", shards.len());
-        let tensors = tensors.get(range.clone()).unwrap_or_default();
-        weight_map.extend(tensors.iter().map(|tensor| (tensor.name.to_owned(), name.clone())));
-        files.push(write_file(&pack, tensors, &target.with_file_name(name), options)?);
-    }
-    let total_size = tensors.iter().fold(0_u64, |sum, tensor| sum.saturating_add(tensor.length));
-    let index = serde_json::json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
+    let names: Vec<String> = match shards.len() {
+        0 | 1 => target.file_name().and_then(|name| name.to_str()).map(str::to_owned).into_iter().collect(),
+        count => (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.safetensors")).collect(),
+    };
+    let files: Vec<NewFile<'_>> =
+        names.iter().zip(runs).map(|(name, tensors)| NewFile { path: target.with_file_name(name), tensors }).collect();
+
     let index_path = target.with_file_name(format!("{stem}.safetensors.index.json"));
-    if !options.write.replace && index_path.symlink_metadata().is_ok() {
+    let sharded = files.len() > 1;
+    if sharded && !options.write.replace && index_path.symlink_metadata().is_ok() {
         return Err(Error::Exists(index_path));
     }
-    let mut paths: Vec<PathBuf> = files.iter().map(|file| file.path().to_owned()).collect();
-    files.into_iter().try_for_each(Prepared::publish)?;
-    write_small(&index_path, format!("{index:#}\n").as_bytes(), &options.write)?;
-    paths.push(index_path);
+    // Every file is whole before the first appears.
+    let mut prepared = Vec::with_capacity(files.len());
+    for some in files.chunks(OPEN_FILES) {
+        prepared.extend(write_files(&pack, some, options)?);
+    }
+    let mut paths: Vec<PathBuf> = prepared.iter().map(|file| file.path().to_owned()).collect();
+    prepared.into_iter().try_for_each(Prepared::publish)?;
+    if sharded {
+        let holds = names.iter().zip(&files).flat_map(|(name, file)| file.tensors.iter().map(move |tensor| (tensor.name, name)));
+        let total_size = tensors.iter().fold(0_u64, |sum, tensor| sum.saturating_add(tensor.length));
+        let weight_map: BTreeMap<_, _> = holds.collect();
+        let index = serde_json::json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
+        write_small(&index_path, format!("{index:#}\n").as_bytes(), &options.write)?;
+        paths.push(index_path);
+    }
     Ok(paths)
 }
+
+/// Files written in one pass over the pack. More shards take more passes, as a process may only have so many files open.
+const OPEN_FILES: usize = 256;
 
 /// The tensors as the `safetensors` crate orders them: dtypes of larger alignment first, then by name.
 fn in_header_order(pack: &Pack) -> Result<Vec<Tensor<'_>>> {
@@ -105,31 +107,63 @@ fn shard(tensors: &[Tensor<'_>], most: Option<u64>) -> Vec<Range<usize>> {
     shards
 }
 
-fn write_file(pack: &Arc<Pack>, tensors: &[Tensor<'_>], path: &Path, options: &RevertOptions<'_>) -> Result<Prepared> {
-    let header = Header { pack, tensors }.render()?;
-    if header.len() as u64 > MAX_HEADER {
-        return Err(Error::Input(format!(
-            "the safetensors header would have {} bytes, over its limit of {MAX_HEADER}",
-            header.len()
-        )));
+/// A safetensors file to be written.
+struct NewFile<'a> {
+    path: PathBuf,
+    /// Its tensors, in the order of its header.
+    tensors: &'a [Tensor<'a>],
+}
+
+/// A tensor on its way: where its bytes lie in the pack, and where they begin in which of the new files.
+struct Move {
+    from: Range<u64>,
+    file: usize,
+    to: u64,
+}
+
+/// Writes files in one pass: each piece of the pack is read once, checked, and its parts written to where they go.
+fn write_files(pack: &Pack, files: &[NewFile<'_>], options: &RevertOptions<'_>) -> Result<Vec<Prepared>> {
+    let mut targets = Vec::with_capacity(files.len());
+    let mut moves = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        let header = Header { pack, tensors: file.tensors }.render()?;
+        if header.len() as u64 > MAX_HEADER {
+            let message = format!("the safetensors header would have {} bytes, over its limit of {MAX_HEADER}", header.len());
+            return Err(Error::Input(message));
+        }
+        let target = Target::create(&file.path, options.write.replace)?;
+        let mut cursor = PREFIX.saturating_add(header.len() as u64);
+        for tensor in file.tensors.iter().filter(|tensor| tensor.length > 0) {
+            moves.push(Move { from: tensor.range(), file: number, to: cursor });
+            cursor = cursor.saturating_add(tensor.length);
+        }
+        target.set_len(cursor)?;
+        put(&target, &(header.len() as u64).to_le_bytes(), 0)?;
+        put(&target, &header, PREFIX)?;
+        targets.push(target);
     }
-    let target = Target::create(path, options.write.replace)?;
-    let data_offset = PREFIX.saturating_add(header.len() as u64);
-    let mut cursor = data_offset;
-    let mut pieces = Vec::with_capacity(tensors.len());
-    let mut data = Vec::with_capacity(tensors.len());
-    for (number, tensor) in tensors.iter().enumerate() {
-        pieces.push(Piece { offset: cursor, length: tensor.length, data: number });
-        data.push(TensorData::Positional(Box::new(PackPart { pack: pack.clone(), offset: tensor.offset })));
-        cursor = cursor.saturating_add(tensor.length);
-    }
-    target.set_len(cursor)?;
-    let put = |bytes: &[u8], offset| write_all_at(target.file(), bytes, offset).map_err(|error| Error::io(path, error));
-    put(&(header.len() as u64).to_le_bytes(), 0)?;
-    put(&header, PREFIX)?;
-    assemble(&target, data_offset..cursor, &pieces, &mut data, None, options.write.progress)?;
-    // Closed until the others are whole as well: there may be more shards than files may be open.
-    target.prepare(options.write.sync)
+    moves.sort_unstable_by_key(|tensor| tensor.from.start);
+    pack.verify_each(|piece, bytes| {
+        let first = moves.partition_point(|tensor| tensor.from.end <= piece.start);
+        for tensor in moves.iter().skip(first).take_while(|tensor| tensor.from.start < piece.end) {
+            let start = tensor.from.start.max(piece.start);
+            let end = tensor.from.end.min(piece.end);
+            let within = |offset: u64| usize::try_from(offset.saturating_sub(piece.start)).unwrap_or(usize::MAX);
+            let part = bytes.get(within(start)..within(end)).unwrap_or_default();
+            if let Some(target) = targets.get(tensor.file) {
+                put(target, part, tensor.to.saturating_add(start.saturating_sub(tensor.from.start)))?;
+            }
+        }
+        match options.write.progress.advance(bytes.len() as u64) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    })?;
+    targets.into_iter().map(|target| target.prepare(options.write.sync)).collect()
+}
+
+fn put(target: &Target, bytes: &[u8], offset: u64) -> Result<()> {
+    write_all_at(target.file(), bytes, offset).map_err(|error| Error::io(target.path(), error))
 }
 
 /// The header of a safetensors file. Written here and not by the crate, whose metadata comes in the order of a hash map.
