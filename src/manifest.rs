@@ -266,20 +266,30 @@ fn slice<T>(all: &[T], start: u32, length: u32) -> &[T] {
 
 /// The numbers of records in tiling order: by block, offset, empty ones first, number (which in sorted tables is by name).
 pub(crate) fn tiling_order(records: &[TensorRecord]) -> Vec<u32> {
-    // One integer a record, sorted as it is: several times faster than comparing records. Block, offset, flag and number take 16, 64, 1 and
-    // 32 bits.
+    // One integer a record, sorted as it is, is several times faster than comparing records; and 64 bits, which is enough for packs of
+    // any usual size, twice as fast as 128.
+    let bits = |most: u64| u64::BITS.saturating_sub(most.leading_zeros());
+    let number_bits = bits(records.len() as u64);
+    let offset_bits = bits(records.iter().map(|record| record.offset.get()).max().unwrap_or_default());
+    let block_bits = bits(records.iter().map(|record| record.block.get().into()).max().unwrap_or_default());
+    let flag_shift = number_bits;
+    let offset_shift = flag_shift.saturating_add(1);
+    let block_shift = offset_shift.saturating_add(offset_bits);
     let key = |(number, record): (u32, &TensorRecord)| {
-        (u128::from(record.block.get()) << 97)
-            | (u128::from(record.offset.get()) << 33)
-            | (u128::from(record.length.get() > 0) << 32)
+        (u128::from(record.block.get()) << block_shift)
+            | (u128::from(record.offset.get()) << offset_shift)
+            | (u128::from(record.length.get() > 0) << flag_shift)
             | u128::from(number)
     };
-    let mut keys: Vec<u128> = (0_u32..).zip(records).map(key).collect();
-    keys.sort_unstable();
-    keys.into_iter().map(low_half).collect()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are what is wanted")]
-fn low_half(key: u128) -> u32 {
-    key as u32
+    let keys = (0_u32..).zip(records).map(key);
+    let number = |key: u128| u32::try_from(key & !(u128::MAX << number_bits)).unwrap_or(u32::MAX);
+    if block_shift.saturating_add(block_bits) <= u64::BITS {
+        let mut keys: Vec<u64> = keys.map(|key| u64::try_from(key).unwrap_or(u64::MAX)).collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|key| number(key.into())).collect()
+    } else {
+        let mut keys: Vec<u128> = keys.collect();
+        keys.sort_unstable();
+        keys.into_iter().map(number).collect()
+    }
 }

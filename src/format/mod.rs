@@ -14,6 +14,11 @@ pub const MAX_INTEGER: u64 = (1 << 53) - 1;
 /// `value` rounded up to a multiple of `unit`; `None` on overflow or for a unit of 0.
 #[must_use]
 pub fn round_up(value: u64, unit: u64) -> Option<u64> {
+    // Most units are powers of two, and a division for each tensor is what opening a large pack would mostly do.
+    if unit.is_power_of_two() {
+        let low = unit.checked_sub(1)?;
+        return Some(value.checked_add(low)? & !low);
+    }
     match value.checked_rem(unit)? {
         0 => Some(value),
         rest => value.checked_add(unit.checked_sub(rest)?),
