@@ -71,10 +71,10 @@ pub fn cast(from: Dtype, to: Dtype, source: &[u8], target: &mut [u8]) {
         D::UInt16 => cast_from(to, source, target, |bytes| i64::from(u16::from_le_bytes(bytes))),
         D::UInt8 => cast_from(to, source, target, |[byte]| i64::from(byte)),
         D::Bool => cast_from(to, source, target, |[byte]| i64::from(byte != 0)),
-        D::Float8E4M3Fn => cast_from(to, source, target, |[byte]| ViaScalar(E4M3FN.decode(byte))),
-        D::Float8E4M3Fnuz => cast_from(to, source, target, |[byte]| ViaScalar(E4M3FNUZ.decode(byte))),
-        D::Float8E5M2 => cast_from(to, source, target, |[byte]| ViaScalar(E5M2.decode(byte))),
-        D::Float8E5M2Fnuz => cast_from(to, source, target, |[byte]| ViaScalar(E5M2FNUZ.decode(byte))),
+        D::Float8E4M3Fn => cast_from(to, source, target, by_table(&E4M3FN.values())),
+        D::Float8E4M3Fnuz => cast_from(to, source, target, by_table(&E4M3FNUZ.values())),
+        D::Float8E5M2 => cast_from(to, source, target, by_table(&E5M2.values())),
+        D::Float8E5M2Fnuz => cast_from(to, source, target, by_table(&E5M2FNUZ.values())),
         D::Float8E8M0Fnu => cast_from(to, source, target, |[byte]| ViaScalar(decode_e8m0(byte))),
         D::Complex128 | D::Complex64 | D::Complex32 | D::Float4E2M1 | D::Float6E2M3 | D::Float6E3M2 => {}
     }
@@ -232,7 +232,21 @@ const E4M3FNUZ: Float8 = Float8 { mantissa_bits: 3, bias: 8, overflow: 0x80, fir
 const E5M2: Float8 = Float8 { mantissa_bits: 2, bias: 15, overflow: 0x7C, first_special: 0x7C, fnuz: false };
 const E5M2FNUZ: Float8 = Float8 { mantissa_bits: 2, bias: 16, overflow: 0x80, first_special: 0x80, fnuz: true };
 
+/// Looks a code up: there are only 256, and working one out takes many times longer.
+fn by_table(values: &[f32; 256]) -> impl Fn([u8; 1]) -> ViaScalar + Copy {
+    |[code]| ViaScalar(values.get(usize::from(code)).copied().unwrap_or(f32::NAN))
+}
+
 impl Float8 {
+    /// The value of each code.
+    fn values(&self) -> [f32; 256] {
+        let mut values = [0.0; 256];
+        for (value, code) in values.iter_mut().zip(0..=u8::MAX) {
+            *value = self.decode(code);
+        }
+        values
+    }
+
     /// Rounds to nearest even.
     #[expect(
         clippy::cast_possible_truncation,
