@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flashpack::{Limits, OpenOptions};
+use flashpack::{Limits, OpenOptions, Pack};
 use serde_json::Value;
 
 struct Vector {
@@ -66,7 +66,13 @@ fn every_vector_gets_its_verdict_stage_and_rule() {
         let id = &row["id"];
         let report = options.validate(&path, false, &()).unwrap();
         match report.violations.first_failing() {
-            None => assert_eq!(row["verdict"], "accept", "{id}"),
+            None => {
+                assert_eq!(row["verdict"], "accept", "{id}");
+                let warnings: BTreeSet<_> = report.violations.iter().map(|violation| violation.rule.id).collect();
+                let expected = row["expect"]["warnings"].as_array().unwrap();
+                assert_eq!(expected.iter().filter_map(Value::as_str).collect::<BTreeSet<_>>(), warnings, "{id}");
+                assert_content(&row["expect"], &options.open(&path).unwrap());
+            }
             Some((stage, errors)) => {
                 assert_eq!(row["verdict"], "reject", "{id}: {}", errors[0]);
                 assert_eq!(row["stage"], stage.name(), "{id}");
@@ -78,6 +84,30 @@ fn every_vector_gets_its_verdict_stage_and_rule() {
                 );
             }
         }
+    }
+}
+
+/// The pack holds what the row says, tensor by tensor.
+fn assert_content(expected: &Value, pack: &Pack) {
+    assert_eq!(expected["layout"], pack.layout().name());
+    assert_eq!(expected["id"], pack.id().map_or(Value::Null, |id| id.to_string().into()));
+    let metadata: serde_json::Map<String, Value> =
+        pack.manifest().metadata().map(|(key, value)| (key.to_owned(), value.into())).collect();
+    assert_eq!(*expected["metadata"].as_object().unwrap(), metadata);
+    let Some(tensors) = expected["tensors"].as_array() else {
+        assert_eq!(expected["tensor_count"], pack.manifest().len().to_string());
+        return;
+    };
+    assert_eq!(tensors.len(), pack.manifest().len());
+    for (expected, tensor) in tensors.iter().zip(pack.tensors()) {
+        assert_eq!(expected["name"], tensor.name);
+        assert_eq!(expected["dtype"], tensor.dtype.name());
+        assert_eq!(expected["offset"], tensor.offset.to_string());
+        assert_eq!(expected["length"], tensor.length.to_string());
+        let shape: Vec<String> = tensor.shape.iter().map(|dim| dim.to_string()).collect();
+        assert_eq!(expected["shape"].as_array().unwrap().iter().filter_map(Value::as_str).collect::<Vec<_>>(), shape);
+        assert_eq!(expected["blake3"], blake3::hash(&pack.read(tensor.name).unwrap()).to_string());
+        assert_eq!(pack.tensor(tensor.name).unwrap(), tensor);
     }
 }
 
