@@ -39,6 +39,17 @@ pub enum Error {
         violation: Box<Violation>,
     },
 
+    /// A source that is no pack, a safetensors file or the index of some, is broken.
+    #[error("{}: not a valid {what}: {message}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+
     /// Tensors, names or options that cannot make a pack, or a source that cannot be converted.
     #[error("{0}")]
     Input(String),

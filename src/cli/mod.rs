@@ -128,7 +128,7 @@ fn report(failure: &Failure) -> u8 {
         Failure::Usage(message) => (message.clone(), TROUBLE),
         Failure::Library(error) => {
             let code = match error {
-                Error::Invalid { .. } | Error::Unsupported { .. } => NO,
+                Error::Invalid { .. } | Error::Unsupported { .. } | Error::Malformed { .. } => NO,
                 Error::Cancelled => INTERRUPTED,
                 _ => TROUBLE,
             };

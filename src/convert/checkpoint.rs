@@ -141,7 +141,7 @@ struct Index {
 }
 
 fn open_sharded(path: &Path) -> Result<Checkpoint> {
-    let invalid = |message: String| Error::Input(format!("{}: not a valid index: {message}", path.display()));
+    let invalid = |message: String| Error::Malformed { path: path.to_owned(), what: "index of safetensors files", message };
     let io_error = |error| Error::io(path, error);
     let length = std::fs::metadata(path).map_err(io_error)?.len();
     if length > MAX_INDEX {

@@ -58,8 +58,9 @@ impl Filter {
 /// A pack as source is checked whole before anything is written, and verified again as it is copied.
 ///
 /// # Errors
-/// [`Error::Input`] for a source that cannot be converted as asked, [`Error::Invalid`] for a broken one, [`Error::Exists`],
-/// [`Error::Cancelled`], [`Error::Io`]. Whatever goes wrong, the target stays as it was.
+/// [`Error::Input`] for a source that cannot be converted as asked, [`Error::Invalid`] and [`Error::Malformed`] for a broken one,
+/// [`Error::Exists`], [`Error::Cancelled`], [`Error::Io`]. Whatever goes wrong, a target that is a file, or a folder that did not exist, stays as
+/// it was; in a folder that is replaced, each file is the old or the new one.
 pub fn convert(source: &Path, target: Option<&Path>, options: &ConvertOptions<'_>) -> Result<Vec<Converted>> {
     if source.is_dir() && source.join(pipeline::INDEX).is_file() {
         return pipeline::convert(source, target, options);

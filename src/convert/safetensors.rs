@@ -42,7 +42,7 @@ impl SafetensorsFile {
     /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// [`Error::Io`], and [`Error::Input`] for a file that is no valid safetensors file.
+    /// [`Error::Io`], and [`Error::Malformed`] for a file that is no valid safetensors file.
     pub fn open(path: &Path) -> Result<SafetensorsFile> {
         let source = Arc::new(FileSource::open(path).map_err(|error| Error::io(path, error))?);
         SafetensorsFile::read(source, path)
@@ -53,7 +53,7 @@ impl SafetensorsFile {
     /// # Errors
     /// As [`SafetensorsFile::open`].
     pub fn read(source: Arc<dyn ReadAt>, path: &Path) -> Result<SafetensorsFile> {
-        let invalid = |message: String| Error::Input(format!("{}: not a valid safetensors file: {message}", path.display()));
+        let invalid = |message: String| Error::Malformed { path: path.to_owned(), what: "safetensors file", message };
         let io_error = |error| Error::io(path, error);
         let size = source.length();
         let mut length = [0; size_of::<u64>()];
