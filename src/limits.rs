@@ -23,8 +23,13 @@ pub struct Limits {
     pub name_bytes: u64,
     /// Dims of one tensor: default 64, as in PyTorch.
     pub rank: u64,
-    /// Nesting of the footer's JSON: default 32. A v4 footer of the Python package has 4.
+    /// Nesting of the footer's JSON: default 32, and never over [`Limits::MOST_JSON_DEPTH`]. A v4 footer of the Python package has 4.
     pub json_depth: u64,
+}
+
+impl Limits {
+    /// The most that [`Limits::json_depth`] counts as: the stack is no place for more.
+    pub const MOST_JSON_DEPTH: u64 = 128;
 }
 
 impl Default for Limits {

@@ -76,6 +76,11 @@ impl OpenOptions {
         self
     }
 
+    /// Whether only a sealed pack can satisfy them.
+    pub(crate) fn demands_a_pack(&self) -> bool {
+        self.policy.require_seal || self.policy.expected_id.is_some()
+    }
+
     /// Opens a file.
     ///
     /// # Errors
@@ -339,17 +344,16 @@ impl Pack {
         self.source.read_exact_at(buffer, offset).map_err(|error| self.io(error))
     }
 
-    /// The JSON footer. In a sealed file it is compared with its digest.
+    /// The JSON footer. In a sealed file it is the one that header and tables determine, so it says the same as this pack.
     ///
     /// # Errors
-    /// [`Error::Io`], and [`Error::Invalid`] with `SEAL-FOOT-01`.
+    /// [`Error::Io`], and [`Error::Invalid`] with `SEAL-FOOT-01` or `SEAL-FOOT-02`.
     pub fn footer(&self) -> Result<Vec<u8>> {
         let footer = read_vec(&self.source, self.footer.offset, self.footer.length).map_err(|error| self.io(error))?;
-        if self.header.is_some_and(|header| seal::digest(&footer) != header.footer_digest) {
-            let violation = Violation::new(&rule::SEAL_FOOT_DIGEST, self.footer.offset, "the footer's bytes have another digest");
-            return Err(self.invalid(violation));
+        match self.footer_fault(&footer) {
+            Some(violation) => Err(self.invalid(violation)),
+            None => Ok(footer),
         }
-        Ok(footer)
     }
 
     /// Checks the whole file: footer, fill and, in a sealed file, the digest of every group.
@@ -373,27 +377,29 @@ impl Pack {
         Ok(violations)
     }
 
-    /// The footer must be what header and tables determine, byte for byte: so both halves of the file say the same to every reader.
     fn check_footer(&self, violations: &mut Violations) -> Result<()> {
-        let footer = match self.footer() {
-            Ok(footer) => footer,
-            Err(Error::Invalid { violations: found, .. }) => {
-                violations.extend(found);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        let expected = self.manifest.footer(&self.manifest.tiling_order()).render();
-        if footer != expected {
-            let at = footer.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(footer.len().min(expected.len()));
-            let around = |bytes: &[u8]| {
-                let part = bytes.get(at..).unwrap_or_default().iter().copied().take(24).collect::<Vec<_>>();
-                String::from_utf8_lossy(&part).into_owned()
-            };
-            let message = format!("it has {:?} where {:?} should be", around(&footer), around(&expected));
-            violations.push(Violation::new(&rule::SEAL_FOOT_EQUAL, self.footer.offset.saturating_add(at as u64), message));
-        }
+        let footer = read_vec(&self.source, self.footer.offset, self.footer.length).map_err(|error| self.io(error))?;
+        self.footer_fault(&footer).into_iter().for_each(|violation| violations.push(violation));
         Ok(())
+    }
+
+    /// A sealed footer must be what header and tables determine, byte for byte: so both halves of the file say the same to every reader.
+    fn footer_fault(&self, footer: &[u8]) -> Option<Violation> {
+        let header = self.header?;
+        if seal::digest(footer) != header.footer_digest {
+            return Some(Violation::new(&rule::SEAL_FOOT_DIGEST, self.footer.offset, "the footer's bytes have another digest"));
+        }
+        let expected = self.manifest.footer(&self.manifest.tiling_order()).render();
+        if footer == expected {
+            return None;
+        }
+        let at = footer.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(footer.len().min(expected.len()));
+        let around = |bytes: &[u8]| {
+            let part = bytes.get(at..).unwrap_or_default().iter().copied().take(24).collect::<Vec<_>>();
+            String::from_utf8_lossy(&part).into_owned()
+        };
+        let message = format!("it has {:?} where {:?} should be", around(footer), around(&expected));
+        Some(Violation::new(&rule::SEAL_FOOT_EQUAL, self.footer.offset.saturating_add(at as u64), message))
     }
 
     /// Reads the whole payload and collects what is wrong with it.
@@ -532,8 +538,13 @@ impl Pack {
         // SAFETY: the caller promises that the file stays as it is for as long as the mapping lives.
         let mapping = Arc::new(unsafe { Mapping::of(file) }.map_err(|error| self.io(error))?);
         // Read again from the mapping: what is handed out must lie within what was mapped.
-        let options = OpenOptions { policy: self.policy.clone(), ..OpenOptions::default() };
+        // The same pack, and not one that was put in its place: by its id, or where there is none by its contents.
+        let policy = Policy { expected_id: self.id(), ..self.policy.clone() };
+        let options = OpenOptions { policy, ..OpenOptions::default() };
         let pack = options.open_at(mapping.clone(), &self.path)?;
+        if pack.manifest != self.manifest {
+            return Err(Error::Input(format!("{}: the file was changed after it was opened", self.path.display())));
+        }
         Ok(MappedPack { pack, mapping })
     }
 

@@ -12,6 +12,7 @@ use crate::format::header::{self, Header, Section, Sections};
 use crate::format::tables::{BLOCK_SIZE, BlockRecord, DIGEST_SIZE, DIM_SIZE, TENSOR_SIZE, Tables, TensorRecord, push_metadata};
 use crate::format::trailer;
 use crate::format::{MAX_INTEGER, PAGE, element_count, round_up};
+use crate::limits::Limits;
 use crate::manifest::{Manifest, tiling_order};
 use crate::rule::Layout;
 use crate::seal::{self, GROUP_LOG2};
@@ -112,6 +113,11 @@ impl Plan {
 
         let numbers = numbers_in(&manifest, &origins, &order, options.layout);
         let footer = manifest.footer(&numbers).render();
+        let (limits, tables) = (Limits::default(), manifest.tables.as_bytes().len() as u64);
+        if footer.len() as u64 > limits.footer_bytes || tables > limits.table_bytes {
+            let sizes = format!("{} bytes of footer and {tables} of tables", footer.len());
+            return Err(Error::Input(format!("the pack would have {sizes}, over what readers take")));
+        }
         let header = (options.layout == Layout::Sealed).then(|| header_for(&manifest, footer.len())).transpose()?;
         Ok(Plan { manifest, origins, footer, header })
     }
@@ -159,6 +165,10 @@ fn check_options(options: &PlanOptions) -> Result<()> {
 
 fn check_tensors(tensors: &[TensorInfo], layout: Layout) -> Result<()> {
     let refuse = |message: String| Err(Error::Input(message));
+    let limits = Limits::default();
+    if tensors.len() as u64 > limits.tensors {
+        return refuse(format!("{} tensors, over the {} that readers take", tensors.len(), limits.tensors));
+    }
     let mut names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     names.sort_unstable();
     if let Some((name, _)) = names.iter().zip(names.iter().skip(1)).find(|(a, b)| a == b) {
@@ -169,8 +179,21 @@ fn check_tensors(tensors: &[TensorInfo], layout: Layout) -> Result<()> {
         if tensor.bytes().is_none() {
             return refuse(format!("tensor {name:?}: shape {:?} of {} has no length in bytes", tensor.shape, tensor.dtype));
         }
-        if u16::try_from(tensor.shape.len()).is_err() {
-            return refuse(format!("tensor {name:?} has {} dims", tensor.shape.len()));
+        // A writer makes only what every reader with default limits takes (`CONF-WRITE-01`).
+        if tensor.shape.len() as u64 > limits.rank {
+            return refuse(format!(
+                "tensor {name:?} has {} dims, over the {} that readers take",
+                tensor.shape.len(),
+                limits.rank
+            ));
+        }
+        if name.len() as u64 > limits.name_bytes {
+            let start: String = name.chars().take(80).collect();
+            return refuse(format!(
+                "a tensor's name has {} bytes, over the {} that readers take: {start:?}...",
+                name.len(),
+                limits.name_bytes
+            ));
         }
         if layout != Layout::Sealed && !tensor.dtype.in_legacy() {
             return refuse(format!("tensor {name:?}: {} can only be kept in a sealed pack", tensor.dtype));

@@ -283,10 +283,16 @@ impl Violation {
 
     /// The same, about a tensor.
     #[must_use]
-    pub fn of_tensor(mut self, name: impl Into<String>) -> Violation {
-        self.tensor = Some(name.into());
+    pub fn of_tensor(mut self, name: impl AsRef<str>) -> Violation {
+        self.tensor = Some(shown_name(name.as_ref()));
         self
     }
+}
+
+/// A tensor's name as violations carry it: whole unless it is very long, for a file may have millions of violations and names of a MiB.
+pub(crate) fn shown_name(name: &str) -> String {
+    const MOST: usize = 1024;
+    if name.len() <= MOST { name.to_owned() } else { format!("{}...", name.chars().take(MOST).collect::<String>()) }
 }
 
 impl fmt::Display for Violation {

@@ -621,3 +621,58 @@ fn links_lead_no_further_than_the_models_own_folder() {
     assert_refused(&run(&[&"convert", &pipeline, &folder.at("x")]), 2, "not a regular file");
     assert!(!folder.at("x").exists());
 }
+
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_text_are_written_or_refused_but_never_passed_over() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = Folder::new();
+    let pack = folder.sealed();
+    let odd = folder.0.path().join(OsStr::from_bytes(b"odd\xff.safetensors"));
+    assert_done(&run(&[&"revert", &pack, &odd]));
+    assert_done(&run(&[&"convert", &odd, &folder.at("again.flashpack")]));
+    assert_eq!(std::fs::read(&pack).unwrap(), std::fs::read(folder.at("again.flashpack")).unwrap());
+    assert_refused(&run(&[&"revert", &pack, &odd, &"--force", &"--max-shard-size", &"300KB"]), 2, "names no file");
+    assert_refused(&run(&[&"revert", &pack, &".."]), 2, "names no file");
+}
+
+#[test]
+fn weights_of_a_pipeline_are_packed_or_refused_but_never_lost() {
+    for lost in ["text/pytorch_model.bin", "unet/deep/model.safetensors", "root.safetensors"] {
+        let folder = Folder::new();
+        let pipeline = folder.at("pipeline");
+        for component in ["unet/deep", "text"] {
+            std::fs::create_dir_all(pipeline.join(component)).unwrap();
+        }
+        std::fs::write(pipeline.join("model_index.json"), "{}").unwrap();
+        std::fs::copy(MODEL, pipeline.join("unet/model.safetensors")).unwrap();
+        // The same weights in another form, beside those that are packed: not lost.
+        std::fs::write(pipeline.join("unet/pytorch_model.bin"), "pickle").unwrap();
+        std::fs::copy(MODEL, pipeline.join(lost)).unwrap();
+        assert_refused(&run(&[&"convert", &pipeline, &folder.at("packed")]), 2, "no pack would hold");
+        assert_eq!(folder.names(), ["pipeline"]);
+    }
+}
+
+#[test]
+fn what_readers_would_refuse_is_not_written() {
+    let folder = Folder::new();
+    let path = folder.at("x.flashpack");
+    for (name, shape) in [("deep", vec![1; 65]), ("n".repeat((1 << 20) + 1).as_str(), vec![1])] {
+        let mut writer = Writer::new(PlanOptions::default());
+        writer.add(name, Dtype::UInt8, shape, &[1_u8][..]);
+        let error = writer.write(&path, &WriteOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("that readers take") && error.len() < 300, "{error}");
+    }
+    assert!(folder.names().is_empty());
+}
+
+#[test]
+fn a_forged_footer_is_not_shown() {
+    let forged = "conformance/vectors/forged-footer-name.flashpack";
+    for arguments in [["metadata", "-j"], ["explain", "-j"]] {
+        assert_refused(&run(&[&arguments[0], &arguments[1], &forged]), 1, "SEAL-FOOT-02");
+    }
+}

@@ -86,7 +86,7 @@ fn choose(directory: &Path, variant: Option<&str>) -> Result<PathBuf> {
     }
 }
 
-/// Indexes, and single files that no index names, of the given variant.
+/// Indexes, and files that by their names are whole models and no shards, of the given variant.
 fn candidates(directory: &Path, variant: Option<&str>) -> Result<Vec<PathBuf>> {
     let io_error = |error| Error::io(directory, error);
     let mut names = BTreeSet::new();

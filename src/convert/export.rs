@@ -41,16 +41,20 @@ pub fn revert(source: &Path, target: Option<&Path>, options: &RevertOptions<'_>)
     let tensors = in_header_order(&pack)?;
     let shards = shard(&tensors, options.max_shard_bytes);
     let runs = shards.iter().map(|range| tensors.get(range.clone()).unwrap_or_default());
-    let stem = target.file_stem().and_then(|stem| stem.to_str()).unwrap_or("model").to_owned();
-    let names: Vec<String> = match shards.len() {
-        0 | 1 => target.file_name().and_then(|name| name.to_str()).map(str::to_owned).into_iter().collect(),
-        count => (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.safetensors")).collect(),
-    };
-    let files: Vec<NewFile<'_>> =
-        names.iter().zip(runs).map(|(name, tensors)| NewFile { path: target.with_file_name(name), tensors }).collect();
+    let not_a_file = || Error::Input(format!("{}: names no file that can be written", target.display()));
+    let stem = target.file_stem().and_then(|stem| stem.to_str());
+    if target.file_name().is_none() {
+        return Err(not_a_file());
+    }
+    // Shards are named in their index, so their names must be text; a single file may be named anything.
+    let sharded = shards.len() > 1;
+    let stem = if sharded { stem.ok_or_else(not_a_file)? } else { "" };
+    let count = shards.len();
+    let names: Vec<String> = (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.safetensors")).collect();
+    let path = |name: &String| if sharded { target.with_file_name(name) } else { target.clone() };
+    let files: Vec<NewFile<'_>> = names.iter().zip(runs).map(|(name, tensors)| NewFile { path: path(name), tensors }).collect();
 
     let index_path = target.with_file_name(format!("{stem}.safetensors.index.json"));
-    let sharded = files.len() > 1;
     if sharded && !options.write.replace && index_path.symlink_metadata().is_ok() {
         return Err(Error::Exists(index_path));
     }

@@ -65,6 +65,9 @@ impl Source {
             return Source::of_pack(pack, path);
         }
         refuse_unknown(path)?;
+        if options.open.demands_a_pack() {
+            return Err(Error::Input(format!("{}: only a pack can have a seal and a pack id", path.display())));
+        }
         Source::of_checkpoint(Checkpoint::open(path, options.variant.as_deref())?)
     }
 
@@ -147,11 +150,11 @@ fn is_pack(path: &Path) -> Result<bool> {
 }
 
 fn refuse_unknown(path: &Path) -> Result<()> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if path.is_dir() || name.ends_with(".safetensors") || name.contains(".safetensors.index") {
         return Ok(());
     }
-    if checkpoint::is_weights(name) {
+    if checkpoint::is_weights(&name) {
         return Err(Error::Input(format!(
             "{}: only safetensors files and packs are read; pickled files can run code, so convert them to safetensors first",
             path.display()

@@ -1,6 +1,7 @@
 //! A diffusers pipeline: a directory with a `model_index.json` and one directory a component.
 //!
-//! Each component with weights gets a `model.flashpack`, which is where the Python package's loaders look; everything else is copied.
+//! Each component with safetensors weights gets a `model.flashpack`, which is where the Python package's loaders look. Everything else is copied,
+//! but for hidden files and for weights that a component has in other forms too. Weights that would get lost are an error.
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ const PACK: &str = "model.flashpack";
 /// replacing is allowed, the whole pipeline is built elsewhere and appears at once.
 pub(super) fn convert(source: &Path, target: Option<&Path>, options: &ConvertOptions<'_>) -> Result<Vec<Converted>> {
     let pipeline = Pipeline::read(source, options.variant.as_deref())?;
+    pipeline.check()?;
     let Some(target) = target else { return pipeline.pack_into(source, options) };
     if target.exists() {
         if !options.write.replace {
@@ -71,7 +73,7 @@ impl Pipeline {
         for (name, is_directory) in entries(root)? {
             let path = root.join(&name);
             if !is_directory {
-                pipeline.add_other(PathBuf::from(name));
+                pipeline.add_other(PathBuf::from(name))?;
                 continue;
             }
             if checkpoint::is_in(&path, variant)? {
@@ -91,11 +93,21 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    fn add_other(&mut self, within: PathBuf) {
+    fn add_other(&mut self, within: PathBuf) -> Result<()> {
         let name = within.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if !checkpoint::is_weights(name) {
             self.others.push(within);
+            return Ok(());
         }
+        // Other forms of a component's weights, and other variants, are what its pack is instead of.
+        if self.components.iter().any(|(component, _)| within.parent() == Some(component)) {
+            return Ok(());
+        }
+        let path = self.root.join(&within);
+        Err(Error::Input(format!(
+            "{}: weights that no pack would hold: only a component's own safetensors are packed",
+            path.display()
+        )))
     }
 
     fn add_directory(&mut self, within: &Path) -> Result<()> {
@@ -104,18 +116,23 @@ impl Pipeline {
             if is_directory {
                 self.add_directory(&path)?;
             } else {
-                self.add_other(path);
+                self.add_other(path)?;
             }
         }
         Ok(())
+    }
+
+    /// Opens every component, so that a broken one is found before anything is written.
+    fn check(&self) -> Result<()> {
+        self.components
+            .iter()
+            .try_for_each(|(component, variant)| Checkpoint::open(&self.root.join(component), variant.as_deref()).map(|_| ()))
     }
 
     fn pack_into(&self, target: &Path, options: &ConvertOptions<'_>) -> Result<Vec<Converted>> {
         let mut converted = Vec::new();
         for (component, variant) in &self.components {
             let directory = self.root.join(component);
-            // Looked at here for a message that names the component's own files.
-            Checkpoint::open(&directory, variant.as_deref())?;
             let options = ConvertOptions { variant: variant.clone(), ..options.clone() };
             let source = Source::open(&directory, &options)?;
             converted.push(import::write(source, &target.join(component).join(PACK), &options)?);
@@ -139,7 +156,10 @@ fn entries(directory: &Path) -> Result<Vec<(String, bool)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(io_error)? {
         let entry = entry.map_err(io_error)?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let name = entry
+            .file_name()
+            .into_string()
+            .map_err(|name| Error::Input(format!("{}: a name that is not UTF-8", directory.join(name).display())))?;
         if name.starts_with('.') {
             continue;
         }

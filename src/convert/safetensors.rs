@@ -72,6 +72,11 @@ impl SafetensorsFile {
         if let Some(name) = document.as_ref().and_then(|members| members.repeated.as_ref()) {
             return Err(invalid(format!("{name:?} occurs twice in the header")));
         }
+        let metadata = document.as_ref().and_then(|members| members.get(METADATA_KEY));
+        let metadata = metadata.map(footer::members).transpose().map_err(|error| invalid(error.to_string()))?.flatten();
+        if let Some(key) = metadata.and_then(|members| members.repeated) {
+            return Err(invalid(format!("{key:?} occurs twice in its metadata")));
+        }
         let parsed: Metadata = serde_json::from_str(header).map_err(|error| invalid(error.to_string()))?;
         let left = size.saturating_sub(data);
         if parsed.data_len() as u64 != left {

@@ -60,9 +60,10 @@ pub(super) fn parse(source: &dyn ReadAt, policy: &Policy) -> io::Result<Parsed> 
         }
     };
     let (depth, at) = footer::depth(text);
-    if depth > policy.limits.json_depth {
+    let most = policy.limits.json_depth.min(Limits::MOST_JSON_DEPTH);
+    if depth > most {
         let at = footer_offset.saturating_add(at as u64);
-        return Ok(parsed.with(over_limit(&rule::LIMIT_DEPTH, at, depth, policy.limits.json_depth)));
+        return Ok(parsed.with(over_limit(&rule::LIMIT_DEPTH, at, depth, most)));
     }
     let document = match footer::document(text) {
         Ok(document) => document,
@@ -246,7 +247,7 @@ impl<'a> FooterReader<'a> {
                 (&rule::FOOT_SCH_UNKNOWN_KEY, format!("{shown:?} is passed over"))
             };
             let mut violation = Violation::new(rule, at, message);
-            violation.tensor = tensor.map(str::to_owned);
+            violation.tensor = tensor.map(rule::shown_name);
             self.violations.push(violation);
             self.check_passed_over(value);
         }
@@ -358,7 +359,7 @@ impl<'a> FooterReader<'a> {
             }
         };
         let mut violation = Violation::new(rule, self.at(raw), message);
-        violation.tensor = tensor.map(str::to_owned);
+        violation.tensor = tensor.map(rule::shown_name);
         self.violations.push(violation);
         None
     }

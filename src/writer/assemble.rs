@@ -43,7 +43,7 @@ pub(crate) fn assemble(
     group_size: Option<u64>,
     progress: &dyn Progress,
 ) -> Result<Vec<Digest>> {
-    place_streams(target, pieces, data)?;
+    place_streams(target, pieces, data, progress)?;
     let data: Vec<Filling<'_>> = data.iter().map(Filling::of).collect();
     // Empty ones would share their place with others, and pieces are looked up by place.
     let pieces: Vec<Piece> = pieces.iter().copied().filter(|piece| piece.length > 0).collect();
@@ -61,7 +61,7 @@ pub(crate) fn assemble(
 }
 
 /// Streams give their bytes once and in order, so they are copied to their places first; hashing reads them from there.
-fn place_streams(target: &Target, pieces: &[Piece], data: &mut [TensorData<'_>]) -> Result<()> {
+fn place_streams(target: &Target, pieces: &[Piece], data: &mut [TensorData<'_>], progress: &dyn Progress) -> Result<()> {
     for piece in pieces {
         let Some(TensorData::Stream(stream)) = data.get_mut(piece.data) else { continue };
         let mut buffer = vec![0; usize::try_from(piece.length.min(CHUNK)).unwrap_or_default()];
@@ -73,6 +73,10 @@ fn place_streams(target: &Target, pieces: &[Piece], data: &mut [TensorData<'_>])
             stream.read_exact(part).map_err(|error| stream_error(target, error))?;
             write_all_at(target.file(), part, offset).map_err(|error| Error::io(target.path(), error))?;
             offset = offset.saturating_add(part.len() as u64);
+            // The bytes count once they are hashed, but whoever wants to stop should not wait until then.
+            if progress.advance(0).is_break() {
+                return Err(Error::Cancelled);
+            }
         }
         if std::io::copy(&mut stream.by_ref().take(1), &mut std::io::sink()).map_err(|error| stream_error(target, error))? > 0 {
             return Err(Error::Input("a stream holds more bytes than its tensor".into()));

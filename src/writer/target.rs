@@ -29,6 +29,9 @@ impl Target {
             if metadata.is_dir() {
                 return Err(Error::io(path, io::Error::new(io::ErrorKind::IsADirectory, "is a directory")));
             }
+            if !metadata.is_file() && !metadata.is_symlink() {
+                return Err(Error::io(path, io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")));
+            }
             if !replace {
                 return Err(Error::Exists(path.to_owned()));
             }
