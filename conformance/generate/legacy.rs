@@ -137,9 +137,16 @@ fn accepted() -> Vec<Vector> {
         "as many dims as the default limit allows",
     );
     edit("tensor-shared-start-empty", "v4", r#""shape":[]"#, r#""shape":[1,1,1]"#, "a tensor of one element and three dims");
-    // Those three leave bytes behind that belong to no tensor.
+    edit(
+        "empty-inside-another",
+        "v4",
+        r#""shape":[3],"offset":32,"length":3"#,
+        r#""shape":[0],"offset":0,"length":0"#,
+        "a tensor without elements shares no bytes, wherever it lies",
+    );
+    // Those leave bytes behind that belong to no tensor.
     for vector in &mut vectors {
-        if ["v4-shape-with-zero", "v4-shape-huge-and-zero"].contains(&vector.id.as_str()) {
+        if ["v4-shape-with-zero", "v4-shape-huge-and-zero", "v4-empty-inside-another"].contains(&vector.id.as_str()) {
             *vector = vector.clone().warns("BLOCK-GAP-01");
         }
     }
