@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use flashpack::convert::{ConvertOptions, Converted, Filter, convert};
-use flashpack::{Dtype, PlanOptions, WriteOptions};
+use flashpack::{Dtype, PlanOptions};
 
 use super::output::{count, escaped, size, stdout, warning};
 use super::progress::{Bar, bytes_at};
-use super::{CommandResult, Failure, Outcome, Trust, refuse_stream};
+use super::{CommandResult, Failure, Outcome, Trust, Writing, refuse_stream};
 
 /// Pack a model: safetensors, sharded or not, a diffusers pipeline, or another pack
 #[derive(Debug, clap::Args)]
@@ -60,17 +60,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     variant: Option<String>,
 
-    /// Replace a destination that exists
-    #[arg(short, long)]
-    force: bool,
-
-    /// Do not wait until the bytes are on disk: faster, but a power failure may leave an incomplete file
-    #[arg(long)]
-    no_sync: bool,
-
-    /// Tell what was written
-    #[arg(short, long)]
-    verbose: bool,
+    #[command(flatten)]
+    writing: Writing,
 
     #[command(flatten)]
     trust: Trust,
@@ -133,16 +124,16 @@ pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
                 suffixes: arguments.ignore_suffixes.clone(),
             },
             variant: arguments.variant.clone(),
-            write: WriteOptions { replace: arguments.force, sync: !arguments.no_sync, progress: &bar },
+            write: arguments.writing.options(&bar),
             open: arguments.trust.options(),
         };
         convert(&arguments.source, arguments.destination.as_deref(), &options)?
     };
     let mut out = stdout();
     for pack in &converted {
-        print(&mut out, pack, arguments.verbose)?;
+        print(&mut out, pack, arguments.writing.verbose)?;
     }
-    if arguments.verbose {
+    if arguments.writing.verbose {
         writeln!(out, "{:.3} s", started.elapsed().as_secs_f64())?;
     }
     out.flush()?;

@@ -167,6 +167,28 @@ fn refuse_stream(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What commands that write files have in common.
+#[derive(Debug, clap::Args)]
+struct Writing {
+    /// Replace what exists at the destination
+    #[arg(short, long)]
+    force: bool,
+
+    /// Do not wait until the bytes are on disk: faster, but a power failure may leave an incomplete file
+    #[arg(long)]
+    no_sync: bool,
+
+    /// Tell what was written
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+impl Writing {
+    fn options<'a>(&self, progress: &'a dyn flashpack::Progress) -> flashpack::WriteOptions<'a> {
+        flashpack::WriteOptions { replace: self.force, sync: !self.no_sync, progress }
+    }
+}
+
 /// The ways to be strict with a pack that is read.
 #[derive(Debug, clap::Args)]
 struct Trust {

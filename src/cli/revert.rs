@@ -4,12 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use flashpack::WriteOptions;
 use flashpack::convert::{RevertOptions, revert};
 
 use super::output::{count, escaped, size, stdout};
 use super::progress::{Bar, bytes_at};
-use super::{CommandResult, Outcome, Trust, refuse_stream};
+use super::{CommandResult, Outcome, Trust, Writing, refuse_stream};
 
 /// Turn a pack of any layout back into safetensors, bit for bit
 #[derive(Debug, clap::Args)]
@@ -27,17 +26,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_shard_size: Option<u64>,
 
-    /// Replace files that exist
-    #[arg(short, long)]
-    force: bool,
-
-    /// Do not wait until the bytes are on disk: faster, but a power failure may leave an incomplete file
-    #[arg(long)]
-    no_sync: bool,
-
-    /// Tell what was written
-    #[arg(short, long)]
-    verbose: bool,
+    #[command(flatten)]
+    writing: Writing,
 
     #[command(flatten)]
     trust: Trust,
@@ -53,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
         let bar = Bar::new(bytes_at(&arguments.source), quiet);
         let options = RevertOptions {
             max_shard_bytes: arguments.max_shard_size,
-            write: WriteOptions { replace: arguments.force, sync: !arguments.no_sync, progress: &bar },
+            write: arguments.writing.options(&bar),
             open: arguments.trust.options(),
         };
         revert(&arguments.source, arguments.destination.as_deref(), &options)?
@@ -62,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments, quiet: bool) -> CommandResult {
     for path in &paths {
         writeln!(out, "{}", escaped(&path.to_string_lossy()))?;
     }
-    if arguments.verbose {
+    if arguments.writing.verbose {
         let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum();
         writeln!(out, "  {}, {}", count(paths.len(), "file"), size(bytes))?;
         writeln!(out, "{:.3} s", started.elapsed().as_secs_f64())?;

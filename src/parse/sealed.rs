@@ -158,8 +158,10 @@ fn check_sections(header: &Header, file_size: u64, violations: &mut Violations) 
     };
     let Sections { blocks, tensors, dims, digests, extra, payload, footer, .. } = header.sections;
     demand(blocks.offset == PAGE, &rule::SEAL_SEC_START, 0, format!("it begins at {}", blocks.offset));
-    let tables = all.iter().take(7).zip(all.iter().take(7).skip(1)).zip(Sections::NAMES.iter().skip(1));
-    for ((number, (before, section)), name) in (1..).zip(tables.clone().map(|(pair, _)| pair)).zip(tables.map(|(_, name)| name)) {
+    // The first six gaps: the payload, which comes after the tables, is rounded up.
+    let chained = (1..).zip(all.windows(2)).take(6).zip(Sections::NAMES.iter().skip(1));
+    for ((number, pair), name) in chained {
+        let [before, section] = pair else { continue };
         let message = format!("{name} begins at {}, the section before it ends at {}", section.offset, end(*before));
         demand(section.offset == end(*before), &rule::SEAL_SEC_CHAIN, number, message);
     }
