@@ -73,6 +73,17 @@ pub enum Error {
     #[error("{}: exists already", .0.display())]
     Exists(PathBuf),
 
+    /// A GPU or its driver refused, or there is none.
+    #[error("{device}: {action}: {message}")]
+    Device {
+        /// Which, as `cuda:0`; `cuda` for the driver itself.
+        device: String,
+        /// What was being done.
+        action: &'static str,
+        /// What the driver said.
+        message: String,
+    },
+
     /// The caller's progress handler asked to stop. Nothing is left behind.
     #[error("cancelled")]
     Cancelled,

@@ -68,6 +68,9 @@
 #![deny(unsafe_code)]
 
 pub mod convert;
+#[cfg(feature = "cuda")]
+#[expect(unsafe_code, reason = "the driver's interface is C: calls are fenced in `cuda::driver`")]
+pub mod cuda;
 pub mod diff;
 pub mod dtype;
 pub mod error;

@@ -549,7 +549,7 @@ impl Pack {
     }
 
     /// A group that is not as it was sealed, with the first tensor in it.
-    fn damaged(&self, mut violation: Violation) -> Error {
+    pub(crate) fn damaged(&self, mut violation: Violation) -> Error {
         let size = self.manifest.group_size().unwrap_or_default();
         violation.tensor = seal::first_tensor_in(&self.manifest, &(violation.offset..violation.offset.saturating_add(size)));
         self.invalid(violation)
@@ -559,6 +559,18 @@ impl Pack {
         let mut violations = Violations::default();
         violations.push(violation);
         Error::from_violations(&self.path, violations)
+    }
+
+    /// Whether reads are verified.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_verified(&self) -> bool {
+        !self.unverified && self.layout() == Layout::Sealed
+    }
+
+    /// The file, if the source is one.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn file(&self) -> Option<&FileSource> {
+        self.file.as_deref()
     }
 
     /// The file's bytes.

@@ -86,6 +86,14 @@ impl FileSource {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl FileSource {
+    /// The open file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
 fn refuse_irregular(metadata: &std::fs::Metadata) -> io::Result<()> {
     if metadata.is_file() {
         return Ok(());

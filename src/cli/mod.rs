@@ -8,6 +8,8 @@ mod explain;
 mod limits;
 mod list;
 mod load;
+#[cfg(feature = "cuda")]
+mod load_gpu;
 mod man;
 mod metadata;
 mod output;

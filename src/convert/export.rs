@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Tensor;
 use crate::pack::{OpenOptions, Pack};
 use crate::source::write_all_at;
-use crate::writer::{Prepared, Target, WriteOptions, write_small};
+use crate::writer::{Folder, Prepared, Target, WriteOptions, write_small};
 
 use super::safetensors::{MAX_HEADER, METADATA_KEY, PREFIX};
 
@@ -60,8 +60,9 @@ pub fn revert(source: &Path, target: Option<&Path>, options: &RevertOptions<'_>)
     }
     // Every file is whole before the first appears.
     let mut prepared = Vec::with_capacity(files.len());
+    let folder = Folder::of(&target)?;
     for some in files.chunks(OPEN_FILES) {
-        prepared.extend(write_files(&pack, some, options)?);
+        prepared.extend(write_files(&pack, some, &folder, options)?);
     }
     let mut paths: Vec<PathBuf> = prepared.iter().map(|file| file.path().to_owned()).collect();
     prepared.into_iter().try_for_each(Prepared::publish)?;
@@ -126,7 +127,7 @@ struct Move {
 }
 
 /// Writes files in one pass: each piece of the pack is read once, checked, and its parts written to where they go.
-fn write_files(pack: &Pack, files: &[NewFile<'_>], options: &RevertOptions<'_>) -> Result<Vec<Prepared>> {
+fn write_files(pack: &Pack, files: &[NewFile<'_>], folder: &Folder, options: &RevertOptions<'_>) -> Result<Vec<Prepared>> {
     let mut targets = Vec::with_capacity(files.len());
     let mut moves = Vec::new();
     for (number, file) in files.iter().enumerate() {
@@ -135,7 +136,7 @@ fn write_files(pack: &Pack, files: &[NewFile<'_>], options: &RevertOptions<'_>) 
             let message = format!("the safetensors header would have {} bytes, over its limit of {MAX_HEADER}", header.len());
             return Err(Error::Input(message));
         }
-        let target = Target::create(&file.path, options.write.replace)?;
+        let target = Target::create_in(folder.clone(), &file.path, options.write.replace)?;
         let mut cursor = PREFIX.saturating_add(header.len() as u64);
         for tensor in file.tensors.iter().filter(|tensor| tensor.length > 0) {
             moves.push(Move { from: tensor.range(), file: number, to: cursor });

@@ -258,23 +258,81 @@ pub enum Fault {
     RepeatedKey(String),
 }
 
-/// Looks for faults of text at any depth of a value that is otherwise passed over. The depth is bounded by [`depth`] beforehand.
+/// Looks for faults of text at any depth of a value that is otherwise passed over. The depth is bounded by [`depth`] beforehand. Nothing is
+/// kept of what was passed but a hash of each key of the objects around: a hostile footer may have millions.
 ///
 /// # Errors
 /// The first fault.
 pub fn check_passed_over(raw: Raw<'_>) -> Result<(), Fault> {
-    let text_fault = |error: serde_json::Error| Fault::Text(error.to_string());
-    text(raw).map_err(text_fault)?;
-    if let Some(object) = members(raw).map_err(text_fault)? {
-        if let Some(key) = object.repeated {
-            return Err(Fault::RepeatedKey(key.into_owned()));
+    let mut fault = None;
+    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+    let passed = match raw.get().as_bytes().first() {
+        Some(b'"') => Text::deserialize(&mut deserializer).map(drop),
+        Some(b'{') => deserializer.deserialize_map(PassedObject { raw, fault: &mut fault }),
+        Some(b'[') => deserializer.deserialize_seq(PassedList { fault: &mut fault }),
+        _ => Ok(()),
+    };
+    match (fault, passed) {
+        (Some(fault), _) => Err(fault),
+        (None, Err(error)) => Err(Fault::Text(error.to_string())),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+struct PassedList<'a> {
+    fault: &'a mut Option<Fault>,
+}
+
+impl<'de> Visitor<'de> for PassedList<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while let Some(element) = list.next_element::<Raw<'de>>()? {
+            if self.fault.is_none() {
+                *self.fault = check_passed_over(element).err();
+            }
         }
-        object.members.iter().try_for_each(|(_, value)| check_passed_over(value))?;
+        Ok(())
     }
-    if let Some((list, _)) = elements(raw, u64::MAX).map_err(text_fault)? {
-        list.into_iter().try_for_each(check_passed_over)?;
+}
+
+struct PassedObject<'a> {
+    raw: Raw<'a>,
+    fault: &'a mut Option<Fault>,
+}
+
+impl<'de> Visitor<'de> for PassedObject<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
     }
-    Ok(())
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let hasher = std::collections::hash_map::RandomState::new();
+        let mut seen = HashSet::new();
+        while let Some((key, value)) = map.next_entry::<Text<'de>, Raw<'de>>()? {
+            if self.fault.is_some() {
+                continue;
+            }
+            // Two keys of one hash are looked at themselves, which happens once in a very long while for keys that differ.
+            if !seen.insert(std::hash::BuildHasher::hash_one(&hasher, key.0.as_ref())) && occurs_twice(self.raw, &key.0) {
+                *self.fault = Some(Fault::RepeatedKey(key.0.into_owned()));
+                continue;
+            }
+            *self.fault = check_passed_over(value).err();
+        }
+        Ok(())
+    }
+}
+
+fn occurs_twice(object: Raw<'_>, wanted: &str) -> bool {
+    let members = members(object).ok().flatten();
+    members.is_some_and(|object| object.members.iter().filter(|(key, _)| key == wanted).count() > 1)
 }
 
 /// How deeply lists and objects are nested in a text, and where the deepest begins. Works on any text, JSON or not.

@@ -7,6 +7,7 @@
 //! ```
 
 pub(crate) mod assemble;
+mod folder;
 mod target;
 
 use std::io::Read;
@@ -14,6 +15,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use folder::Folder;
 pub(crate) use target::{Prepared, Target};
 
 use crate::dtype::Dtype;

@@ -9,37 +9,30 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
+use super::folder::{Folder, PREFIX, RANDOM, SUFFIX, folder};
 use crate::error::{Error, Result};
-
-/// How the names of temporary files begin and end: recognizable, and hidden.
-const PREFIX: &str = ".flashpack-";
-const SUFFIX: &str = ".tmp";
 
 pub(crate) struct Target {
     temporary: NamedTempFile,
     path: PathBuf,
     replace: bool,
+    /// Until the file has appeared, nobody sweeps.
+    folder: Folder,
 }
 
 impl Target {
     /// Begins a file. Without `replace`, a file at the target is an error now, and at the end if one has appeared by then.
     pub(crate) fn create(path: &Path, replace: bool) -> Result<Target> {
-        // A link is not followed: it is the link itself that would be replaced.
-        if let Ok(metadata) = path.symlink_metadata() {
-            if metadata.is_dir() {
-                return Err(Error::io(path, io::Error::new(io::ErrorKind::IsADirectory, "is a directory")));
-            }
-            if !metadata.is_file() && !metadata.is_symlink() {
-                return Err(Error::io(path, io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")));
-            }
-            if !replace {
-                return Err(Error::Exists(path.to_owned()));
-            }
-        }
-        // As the Python package does. A folder is no harm should the rest fail.
-        std::fs::create_dir_all(folder(path)).map_err(|error| Error::io(path, error))?;
-        let temporary = builder().tempfile_in(folder(path)).map_err(|error| Error::io(path, error))?;
-        Ok(Target { temporary, path: path.to_owned(), replace })
+        refuse_existing(path, replace)?;
+        Target::create_in(Folder::of(path)?, path, replace)
+    }
+
+    /// The same in a folder that was entered for several files.
+    pub(crate) fn create_in(folder: Folder, path: &Path, replace: bool) -> Result<Target> {
+        refuse_existing(path, replace)?;
+        let parent = self::folder(path);
+        let temporary = builder().tempfile_in(parent).map_err(|error| Error::io(path, error))?;
+        Ok(Target { temporary, path: path.to_owned(), replace, folder })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -57,11 +50,11 @@ impl Target {
 
     /// Has the bytes on disk, if so wished, and closes the file. It is still under its temporary name.
     pub(crate) fn prepare(self, sync: bool) -> Result<Prepared> {
-        let Target { temporary, path, replace } = self;
+        let Target { temporary, path, replace, folder } = self;
         if sync {
             temporary.as_file().sync_all().map_err(|error| Error::io(&path, error))?;
         }
-        Ok(Prepared { temporary: temporary.into_temp_path(), path, replace, sync })
+        Ok(Prepared { temporary: temporary.into_temp_path(), path, replace, sync, _folder: folder })
     }
 }
 
@@ -71,6 +64,7 @@ pub(crate) struct Prepared {
     path: PathBuf,
     replace: bool,
     sync: bool,
+    _folder: Folder,
 }
 
 impl Prepared {
@@ -80,7 +74,7 @@ impl Prepared {
 
     /// Puts the file in its place.
     pub(crate) fn publish(self) -> Result<()> {
-        let Prepared { temporary, path, replace, sync } = self;
+        let Prepared { temporary, path, replace, sync, _folder } = self;
         let persisted = if replace { temporary.persist(&path) } else { temporary.persist_noclobber(&path) };
         match persisted {
             Ok(()) => {}
@@ -91,9 +85,21 @@ impl Prepared {
     }
 }
 
+fn refuse_existing(path: &Path, replace: bool) -> Result<()> {
+    // A link is not followed: it is the link itself that would be replaced.
+    let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
+    if metadata.is_dir() {
+        return Err(Error::io(path, io::Error::new(io::ErrorKind::IsADirectory, "is a directory")));
+    }
+    if !metadata.is_file() && !metadata.is_symlink() {
+        return Err(Error::io(path, io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")));
+    }
+    if replace { Ok(()) } else { Err(Error::Exists(path.to_owned())) }
+}
+
 fn builder() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(PREFIX).suffix(SUFFIX);
+    builder.prefix(PREFIX).suffix(SUFFIX).rand_bytes(RANDOM);
     #[cfg(unix)]
     {
         // As for any new file: what the umask leaves. The default of `tempfile` is for secrets.
@@ -101,13 +107,6 @@ fn builder() -> tempfile::Builder<'static, 'static> {
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     builder
-}
-
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Has the rename itself on disk. Only Unix lets a folder be opened for that.
