@@ -45,12 +45,12 @@
 //!
 //! # Layers
 //!
-//! Data flows one way. Reading: bytes -> [`format`](mod@format) -> `parse` -> [`Manifest`] -> [`Pack`] -> read or map. Writing: tensors -> [`plan`] ->
+//! Data flows one way. Reading: bytes -> [`format`](mod@format) -> `parse` -> [`Manifest`] -> [`Pack`] -> read, map or (feature `cuda`) GPU. Writing: tensors -> [`plan`] ->
 //! [`Manifest`] -> [`writer`] -> bytes.
 //!
 //! # What is safe
 //!
-//! Everything but mapping ([`Pack::map`]): values from a file are hostile until checked, reading is into owned memory, and no bytes make
+//! Everything but mapping ([`Pack::map`], and what is built on it): values from a file are hostile until checked, reading is into owned memory, and no bytes make
 //! the crate panic or allocate more than the file's size and [`Limits`] allow.
 
 #![cfg_attr(

@@ -173,7 +173,7 @@ fn ranks_together_have_every_row_and_every_byte_once() {
                 assert_eq!(joined, load(Select::Bytes(pack.manifest().payload())).packs[0].read_region(0).unwrap());
             }
             let payload = pack.manifest().payload();
-            let outside = [payload.start..payload.end + 1, 5..3, u64::MAX - 1..u64::MAX];
+            let outside = [payload.start..payload.end + 1, std::ops::Range { start: 5, end: 3 }, u64::MAX - 1..u64::MAX];
             for select in outside.map(Select::Bytes).into_iter().chain([
                 Select::Rows { rank: 2, of: 2 },
                 Select::Rows { rank: 0, of: 0 },
@@ -319,5 +319,24 @@ fn without_a_driver_there_is_a_clear_error() {
         let output = command.arg("load").arg(&file.path).args(["--device", "cuda:0"]).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1);
+    });
+}
+
+/// Has the file on disk and not in memory. Where the temporary folder is memory itself there is nothing to evict.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_is_not_in_the_page_cache_is_read_past_it() {
+    with_driver(|_| {
+        let file = File::new(Layout::Sealed);
+        let handle = std::fs::File::open(&file.path).unwrap();
+        handle.sync_all().unwrap();
+        rustix::fs::fadvise(&handle, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let loader = loader(&[Device::open(0).unwrap()]);
+        let pack = file.open();
+        let load = |strategy| loader.load(&pack, &LoadOptions { strategy, ..threads(2) }).unwrap();
+        let automatic = load(Strategy::Auto);
+        assert_holds_all(&automatic.packs[0], &pack);
+        // What O_DIRECT can do here, Auto does.
+        assert_eq!(automatic.strategy, load(Strategy::Direct).strategy);
     });
 }

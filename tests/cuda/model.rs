@@ -38,7 +38,8 @@ pub struct File {
 
 impl File {
     pub fn new(layout: Layout) -> File {
-        let folder = tempfile::tempdir().unwrap();
+        // In the target folder: the temporary one may be memory, which cannot be read past the page cache.
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = folder.path().join("model.flashpack");
         let group_log2 = if layout == Layout::Sealed { 16 } else { PlanOptions::default().group_log2 };
         let tensors = TENSORS.iter().filter(|(_, dtype, _)| layout != Layout::V3 || *dtype == Dtype::BFloat16);
