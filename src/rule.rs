@@ -336,7 +336,20 @@ impl Violations {
 
     /// Adds one. When the list is full, an error of an earlier stage than all kept ones still finds a place.
     pub fn push(&mut self, violation: Violation) {
-        let stage = (violation.rule.severity == Severity::Error).then_some(violation.rule.stage);
+        if self.makes_room_for(violation.rule) {
+            self.found.push(violation);
+        }
+    }
+
+    /// The same for a violation whose message is only written if it is kept: a file may have millions of them.
+    pub(crate) fn push_with(&mut self, rule: &'static Rule, offset: u64, message: impl FnOnce() -> String) {
+        if self.makes_room_for(rule) {
+            self.found.push(Violation::new(rule, offset, message()));
+        }
+    }
+
+    fn makes_room_for(&mut self, rule: &'static Rule) -> bool {
+        let stage = (rule.severity == Severity::Error).then_some(rule.stage);
         let is_earliest = stage.is_some_and(|stage| self.earliest.is_none_or(|earliest| stage < earliest));
         if is_earliest {
             self.earliest = stage;
@@ -344,11 +357,11 @@ impl Violations {
         if self.found.len() >= Violations::MOST {
             self.omitted = self.omitted.saturating_add(1);
             if !is_earliest {
-                return;
+                return false;
             }
             self.found.pop();
         }
-        self.found.push(violation);
+        true
     }
 
     /// The stage of the first failing step, and the errors of this stage: what a conforming reader reports (`CHECK-REPORT-01`).

@@ -523,6 +523,7 @@ fn what_cannot_be_read_is_said_so() {
     assert_refused(&run(&[&"convert", &folder.at("model.bin")]), 2, "safetensors first");
     std::fs::write(folder.at("cut.safetensors"), [255; 20]).unwrap();
     assert_refused(&run(&[&"convert", &folder.at("cut.safetensors")]), 1, "not a valid safetensors file");
+    #[cfg(not(feature = "cuda"))]
     assert_refused(&run(&[&"load", &"--device", &"cuda:0", &MODEL]), 2, "GPU");
 }
 

@@ -89,11 +89,6 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
         Devices::Cpu => to_memory(&pack, names, arguments.repeat, opened)?,
         #[cfg(feature = "cuda")]
         Devices::Gpus(ordinals) => load_gpu::load(&pack, names, &ordinals, arguments.repeat, opened, &arguments.gpu)?,
-        #[cfg(not(feature = "cuda"))]
-        Devices::Gpus(_) => {
-            let message = "this build has no GPU support: load to cpu, or build with the feature `cuda`";
-            return Err(Failure::Usage(message.into()));
-        }
     };
     let verified = pack.id().is_some() && !arguments.no_verify;
     if arguments.json {
@@ -171,7 +166,8 @@ fn print(loads: &Loads, verified: bool) -> Result<(), Failure> {
 enum Devices {
     Cpu,
     /// The numbers of some.
-    Gpus(#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "parsed to say what is missing"))] Vec<u32>),
+    #[cfg(feature = "cuda")]
+    Gpus(Vec<u32>),
 }
 
 impl Devices {
@@ -181,9 +177,20 @@ impl Devices {
         }
         let ordinal = |device: &str| if device == "cuda" { Some(0) } else { device.strip_prefix("cuda:")?.parse().ok() };
         let ordinals: Option<Vec<u32>> = text.split(',').map(ordinal).collect();
-        let mut ordinals = ordinals.ok_or_else(|| Failure::Usage(format!("{text}: no such device: there are cpu and cuda:N")))?;
-        ordinals.dedup();
-        Ok(Devices::Gpus(ordinals))
+        match ordinals {
+            None => Err(Failure::Usage(format!("{text}: no such device: there are cpu and cuda:N"))),
+            #[cfg(feature = "cuda")]
+            Some(mut ordinals) => {
+                ordinals.sort_unstable();
+                ordinals.dedup();
+                Ok(Devices::Gpus(ordinals))
+            }
+            #[cfg(not(feature = "cuda"))]
+            Some(_) => {
+                let message = "this build has no GPU support: load to cpu, or build with the feature `cuda`";
+                Err(Failure::Usage(message.into()))
+            }
+        }
     }
 }
 

@@ -201,15 +201,15 @@ pub fn members(raw: Raw<'_>) -> serde_json::Result<Option<Members<'_>>> {
     serde_json::Deserializer::from_str(raw.get()).deserialize_map(MembersVisitor).map(Some)
 }
 
-/// The first `most` elements of a list and whether there are more; `None` for a value of another type.
+/// Calls `each` with the first `most` elements of a list, and returns how many there are in all; `None` for a value of another type.
 ///
 /// # Errors
 /// None for a value from [`document`]: its elements have been read once.
-pub fn elements(raw: Raw<'_>, most: u64) -> serde_json::Result<Option<(Vec<Raw<'_>>, bool)>> {
+pub fn for_each_element<'a>(raw: Raw<'a>, most: u64, each: impl FnMut(Raw<'a>)) -> serde_json::Result<Option<u64>> {
     if !raw.get().starts_with('[') {
         return Ok(None);
     }
-    serde_json::Deserializer::from_str(raw.get()).deserialize_seq(ElementsVisitor { most }).map(Some)
+    serde_json::Deserializer::from_str(raw.get()).deserialize_seq(ElementsVisitor { most, each }).map(Some)
 }
 
 /// The text of a string; `None` for a value of another type.
@@ -269,34 +269,20 @@ pub fn check_passed_over(raw: Raw<'_>) -> Result<(), Fault> {
     let passed = match raw.get().as_bytes().first() {
         Some(b'"') => Text::deserialize(&mut deserializer).map(drop),
         Some(b'{') => deserializer.deserialize_map(PassedObject { raw, fault: &mut fault }),
-        Some(b'[') => deserializer.deserialize_seq(PassedList { fault: &mut fault }),
+        Some(b'[') => {
+            let check = |element| {
+                if fault.is_none() {
+                    fault = check_passed_over(element).err();
+                }
+            };
+            for_each_element(raw, u64::MAX, check).map(drop)
+        }
         _ => Ok(()),
     };
     match (fault, passed) {
         (Some(fault), _) => Err(fault),
         (None, Err(error)) => Err(Fault::Text(error.to_string())),
         (None, Ok(())) => Ok(()),
-    }
-}
-
-struct PassedList<'a> {
-    fault: &'a mut Option<Fault>,
-}
-
-impl<'de> Visitor<'de> for PassedList<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while let Some(element) = list.next_element::<Raw<'de>>()? {
-            if self.fault.is_none() {
-                *self.fault = check_passed_over(element).err();
-            }
-        }
-        Ok(())
     }
 }
 
@@ -331,8 +317,25 @@ impl<'de> Visitor<'de> for PassedObject<'_> {
 }
 
 fn occurs_twice(object: Raw<'_>, wanted: &str) -> bool {
-    let members = members(object).ok().flatten();
-    members.is_some_and(|object| object.members.iter().filter(|(key, _)| key == wanted).count() > 1)
+    struct Count<'a>(&'a str);
+
+    impl<'de> Visitor<'de> for Count<'_> {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<u64, A::Error> {
+            let mut count = 0_u64;
+            while let Some((key, _)) = map.next_entry::<Text<'de>, de::IgnoredAny>()? {
+                count = count.saturating_add(u64::from(key.0 == self.0));
+            }
+            Ok(count)
+        }
+    }
+
+    serde_json::Deserializer::from_str(object.get()).deserialize_map(Count(wanted)).is_ok_and(|count| count > 1)
 }
 
 /// How deeply lists and objects are nested in a text, and where the deepest begins. Works on any text, JSON or not.
@@ -401,29 +404,27 @@ fn repeated_key<'a>(members: &[(Cow<'a, str>, Raw<'a>)]) -> Option<Cow<'a, str>>
     members.iter().find(|(key, _)| !seen.insert(key.as_ref())).map(|(key, _)| key.clone())
 }
 
-struct ElementsVisitor {
+struct ElementsVisitor<F> {
     most: u64,
+    each: F,
 }
 
-impl<'de> Visitor<'de> for ElementsVisitor {
-    type Value = (Vec<Raw<'de>>, bool);
+impl<'de, F: FnMut(Raw<'de>)> Visitor<'de> for ElementsVisitor<F> {
+    type Value = u64;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a list")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut elements = Vec::new();
-        let mut left = self.most;
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<u64, A::Error> {
+        let mut count = 0_u64;
         while let Some(element) = list.next_element::<Raw<'de>>()? {
-            let Some(next) = left.checked_sub(1) else {
-                while list.next_element::<de::IgnoredAny>()?.is_some() {}
-                return Ok((elements, true));
-            };
-            left = next;
-            elements.push(element);
+            count = count.saturating_add(1);
+            if count <= self.most {
+                (self.each)(element);
+            }
         }
-        Ok((elements, false))
+        Ok(count)
     }
 }
 

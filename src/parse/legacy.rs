@@ -177,60 +177,68 @@ impl<'a> FooterReader<'a> {
     }
 
     fn read_blocks(&mut self, top: &Members<'a>, contents: &mut Contents<'a>) {
-        let Some(blocks) = self.list(top, "macroblocks", contents.at, self.limits.blocks, &rule::LIMIT_BLOCKS) else { return };
-        if blocks.is_empty() {
+        let most = self.limits.blocks;
+        let blocks = &mut contents.blocks;
+        let count = self.list(top, "macroblocks", contents.at, most, &rule::LIMIT_BLOCKS, |reader, raw| {
+            blocks.extend(reader.read_block(raw));
+        });
+        if count == Some(0) {
             self.push(&rule::FOOT_SCH_BLOCKS, contents.at, "`macroblocks` is empty".into());
         }
-        for raw in blocks {
-            let at = self.at(raw);
-            let Some(block) = self.object(raw, "a block record") else { continue };
-            if let Some((key, _)) = block.members.iter().find(|(key, _)| !BLOCK.contains(&key.as_ref())) {
-                self.push(&rule::FOOT_SCH_BLOCK_KEY, at, format!("it has a key {key:?}"));
-            }
-            let dtype = self.dtype(&block, "dtype", at);
-            let [offset_bytes, length_bytes, length_elems] =
-                ["offset_bytes", "length_bytes", "length_elems"].map(|key| self.integer(&block, key, at));
-            if let (Some(dtype), Some(offset_bytes), Some(length_bytes), Some(length_elems)) =
-                (dtype, offset_bytes, length_bytes, length_elems)
-            {
-                contents.blocks.push(FooterBlock { dtype, offset_bytes, length_bytes, length_elems, at });
-            }
+    }
+
+    fn read_block(&mut self, raw: Raw<'a>) -> Option<FooterBlock> {
+        let at = self.at(raw);
+        let block = self.object(raw, "a block record")?;
+        if let Some((key, _)) = block.members.iter().find(|(key, _)| !BLOCK.contains(&key.as_ref())) {
+            self.push(&rule::FOOT_SCH_BLOCK_KEY, at, format!("it has a key {key:?}"));
         }
+        let dtype = self.dtype(&block, "dtype", at);
+        let [offset_bytes, length_bytes, length_elems] =
+            ["offset_bytes", "length_bytes", "length_elems"].map(|key| self.integer(&block, key, at));
+        Some(FooterBlock {
+            dtype: dtype?,
+            offset_bytes: offset_bytes?,
+            length_bytes: length_bytes?,
+            length_elems: length_elems?,
+            at,
+        })
     }
 
     fn read_index(&mut self, top: &Members<'a>, contents: &mut Contents<'a>) {
-        let Some(index) = self.list(top, "index", contents.at, self.limits.tensors, &rule::LIMIT_TENSORS) else { return };
-        let v4 = contents.layout == Layout::V4;
+        let most = self.limits.tensors;
+        let at = contents.at;
+        self.list(top, "index", at, most, &rule::LIMIT_TENSORS, |reader, raw| {
+            let record = reader.read_record(raw, contents.layout, &mut contents.dims);
+            contents.records.extend(record);
+        });
+    }
+
+    fn read_record(&mut self, raw: Raw<'a>, layout: Layout, dims: &mut Vec<U64>) -> Option<Record<'a>> {
+        let v4 = layout == Layout::V4;
         let (known, foreign) = if v4 { (RECORD_V4, RECORD_V3) } else { (RECORD_V3, RECORD_V4) };
-        contents.records.reserve(index.len());
-        for raw in index {
-            let at = self.at(raw);
-            let Some(record) = self.object(raw, "an index record") else { continue };
-            let name = self.text(&record, "name", at);
-            let tensor = name.as_deref();
-            self.check_keys(&record, known, foreign, at, tensor);
-            if let Some(name) = tensor.filter(|name| name.len() as u64 > self.limits.name_bytes) {
-                let violation = over_limit(&rule::LIMIT_NAME, at, name.len() as u64, self.limits.name_bytes);
-                self.violations.push(violation);
-            }
-            let first_dim = contents.dims.len();
-            self.read_shape(&record, at, tensor, &mut contents.dims);
-            let [offset, length] = ["offset", "length"].map(|key| self.integer_of(&record, key, at, tensor));
-            let block = if v4 { self.integer_of(&record, "macroblock", at, tensor) } else { Some(0) };
-            if let (Some(name), Some(offset), Some(length), Some(block)) = (name, offset, length, block) {
-                let rank = contents.dims.len().saturating_sub(first_dim);
-                contents.records.push(Record { name, first_dim, rank, offset, length, block, at });
-            }
+        let at = self.at(raw);
+        let record = self.object(raw, "an index record")?;
+        let name = self.text(&record, "name", at);
+        let tensor = name.as_deref();
+        self.check_keys(&record, known, foreign, at, tensor);
+        if let Some(name) = tensor.filter(|name| name.len() as u64 > self.limits.name_bytes) {
+            let violation = over_limit(&rule::LIMIT_NAME, at, name.len() as u64, self.limits.name_bytes);
+            self.violations.push(violation);
         }
+        let first_dim = dims.len();
+        self.read_shape(&record, at, tensor, dims);
+        let [offset, length] = ["offset", "length"].map(|key| self.integer_of(&record, key, at, tensor));
+        let block = if v4 { self.integer_of(&record, "macroblock", at, tensor) } else { Some(0) };
+        let rank = dims.len().saturating_sub(first_dim);
+        Some(Record { name: name?, first_dim, rank, offset: offset?, length: length?, block: block?, at })
     }
 
     fn read_shape(&mut self, record: &Members<'a>, at: u64, tensor: Option<&str>, dims: &mut Vec<U64>) {
-        let Some(shape) = self.list(record, "shape", at, self.limits.rank, &rule::LIMIT_RANK) else { return };
-        for raw in shape {
-            if let Some(dim) = self.checked_integer(raw, "shape", tensor) {
-                dims.push(dim.into());
-            }
-        }
+        let most = self.limits.rank;
+        self.list(record, "shape", at, most, &rule::LIMIT_RANK, |reader, raw| {
+            dims.extend(reader.checked_integer(raw, "shape", tensor).map(U64::new));
+        });
     }
 
     /// Keys that the layout does not have: an error if the other layout has them, a warning otherwise.
@@ -275,7 +283,7 @@ impl<'a> FooterReader<'a> {
             }
             Ok(None) => {
                 self.check_passed_over(raw);
-                self.push(&rule::FOOT_SCH_OBJECT, at, format!("{what} is none"));
+                self.violations.push_with(&rule::FOOT_SCH_OBJECT, at, || format!("{what} is none"));
                 None
             }
             Err(error) => {
@@ -288,7 +296,7 @@ impl<'a> FooterReader<'a> {
     fn value(&mut self, object: &Members<'a>, key: &str, at: u64) -> Option<Raw<'a>> {
         let value = object.get(key);
         if value.is_none() {
-            self.push(&rule::FOOT_SCH_MISSING, at, format!("there is no `{key}`"));
+            self.violations.push_with(&rule::FOOT_SCH_MISSING, at, || format!("there is no `{key}`"));
         }
         value
     }
@@ -305,15 +313,24 @@ impl<'a> FooterReader<'a> {
         }
     }
 
-    fn list(&mut self, object: &Members<'a>, key: &str, at: u64, most: u64, limit: &'static Rule) -> Option<Vec<Raw<'a>>> {
+    /// Hands on the elements of a list one after the other: a list may be long, and what is kept of its elements is little. Returns their
+    /// number if it is a list and no longer than the limit.
+    fn list(
+        &mut self,
+        object: &Members<'a>,
+        key: &str,
+        at: u64,
+        most: u64,
+        limit: &'static Rule,
+        mut each: impl FnMut(&mut Self, Raw<'a>),
+    ) -> Option<u64> {
         let raw = self.value(object, key, at)?;
-        match footer::elements(raw, most) {
-            Ok(Some((_, true))) => {
-                let violation = Violation::new(limit, self.at(raw), format!("`{key}` has more than {most}"));
-                self.violations.push(violation);
+        match footer::for_each_element(raw, most, |element| each(self, element)) {
+            Ok(Some(count)) if count <= most => Some(count),
+            Ok(Some(count)) => {
+                self.violations.push_with(limit, self.at(raw), || format!("`{key}` has {count}, the limit is {most}"));
                 None
             }
-            Ok(Some((elements, false))) => Some(elements),
             Ok(None) => self.wrong_type(raw, key, "a list"),
             Err(error) => {
                 self.push(&rule::FOOT_TXT_JSON, self.at(raw), error.to_string());
