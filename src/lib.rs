@@ -79,6 +79,7 @@ pub mod format;
 pub mod limits;
 pub mod load;
 pub mod manifest;
+pub mod map;
 pub mod pack;
 mod parse;
 pub mod plan;

@@ -1,5 +1,7 @@
 //! The command line: parse, call the library, print. One file a command.
 
+mod artifact;
+mod bench;
 mod completions;
 mod conform;
 mod convert;
@@ -11,6 +13,7 @@ mod load;
 #[cfg(feature = "cuda")]
 mod load_gpu;
 mod man;
+mod map;
 mod metadata;
 mod output;
 mod progress;
@@ -52,7 +55,9 @@ enum Action {
     Validate(validate::Arguments),
     Diff(diff::Arguments),
     Load(load::Arguments),
+    Bench(bench::Arguments),
     Explain(explain::Arguments),
+    Map(map::Arguments),
     Conform(conform::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -108,7 +113,9 @@ pub(crate) fn run() -> ExitCode {
         Action::Validate(arguments) => validate::run(&arguments, quiet),
         Action::Diff(arguments) => diff::run(&arguments, quiet),
         Action::Load(arguments) => load::run(&arguments),
+        Action::Bench(arguments) => bench::run(&arguments, quiet),
         Action::Explain(arguments) => explain::run(&arguments),
+        Action::Map(arguments) => map::run(&arguments),
         Action::Conform(arguments) => conform::run(&arguments),
         Action::Completions(arguments) => completions::run(&arguments),
         Action::Man(arguments) => man::run(&arguments),

@@ -73,6 +73,15 @@ pub fn convert(source: &Path, target: Option<&Path>, options: &ConvertOptions<'_
     Ok(vec![import::write(opened, &target, options)?])
 }
 
+/// The safetensors files that a model consists of: the file itself, or the shards of a folder or an index.
+///
+/// # Errors
+/// As [`convert`] for the same source.
+pub fn safetensors_files(source: &Path, variant: Option<&str>) -> Result<Vec<PathBuf>> {
+    let checkpoint = checkpoint::Checkpoint::open(source, variant)?;
+    Ok(checkpoint.files.into_iter().map(|(path, _)| path).collect())
+}
+
 /// The pack's path when none is given.
 fn default_target(source: &Path, variant: Option<&str>) -> Result<PathBuf> {
     if source.is_dir() {

@@ -308,6 +308,16 @@ fn the_command_loads_to_a_device_and_compares() {
 }
 
 #[test]
+fn the_benchmark_has_a_column_for_the_device() {
+    with_driver(|_| {
+        let mut command = assert_cmd::Command::cargo_bin("flashpack").unwrap();
+        let output = command.args(["bench", "-j", "--runs", "1", "models/silero-vad/model.safetensors"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("\"gpu\""));
+    });
+}
+
+#[test]
 fn without_a_driver_there_is_a_clear_error() {
     without_driver(|| {
         for error in [Device::open(0).unwrap_err(), Device::count().unwrap_err()] {
