@@ -492,6 +492,31 @@ fn streams_that_are_ordered() {
 }
 
 #[test]
+fn a_stream_waits_for_the_event_of_another() {
+    with_driver(|driver| {
+        let _device = Device::new(0);
+        let (streams, source, memory) = ([new_stream(), new_stream()], Pinned::new(1), allocate());
+        let target = Pinned::new(0);
+        copy_to(memory, &source, streams[0]).unwrap();
+        synchronize(streams[0]).unwrap();
+        // The filling comes after copies that together take far longer than the other stream's one.
+        driver.set_delay(20_000, 0);
+        for _ in 0..5 {
+            copy_to(memory, &source, streams[0]).unwrap();
+        }
+        unsafe { result::memset_d8_async(memory, 2, SIZE, streams[0]) }.unwrap();
+        order(streams[0], streams[1]);
+        copy_from(&target, memory, streams[1]).unwrap();
+        synchronize(streams[1]).unwrap();
+        assert_eq!(target.bytes(), [2; SIZE]);
+        free(memory).unwrap();
+        source.free().unwrap();
+        target.free().unwrap();
+        streams.into_iter().for_each(|stream| destroy(stream).unwrap());
+    });
+}
+
+#[test]
 fn streams_that_are_not_ordered() {
     with_driver(|driver| {
         let device = Device::new(0);
@@ -633,12 +658,14 @@ fn double_frees() {
 fn use_after_free_and_out_of_bounds() {
     with_driver(|driver| {
         let device = Device::new(0);
-        let (stream, source, memory) = (new_stream(), Pinned::new(1), allocate());
+        let (stream, source, memory, next) = (new_stream(), Pinned::new(1), allocate(), allocate());
         unsafe { result::memset_d8_async(memory + 1, 0, SIZE, stream) }.unwrap_err();
+        unsafe { result::memset_d8_async(memory + SIZE as u64, 0, 1, stream) }.unwrap_err();
         unsafe { result::memset_d8_async(memory - 64, 0, 1, stream) }.unwrap_err();
         assert_eq!(error_code(free(memory + 256)), INVALID_VALUE);
         unsafe { sys::cuMemcpyHtoDAsync_v2(memory, source.0.wrapping_add(1).cast(), SIZE, stream) }.result().unwrap_err();
         free(memory).unwrap();
+        free(next).unwrap();
         copy_to(memory, &source, stream).unwrap_err();
         copy_from(&source, memory, stream).unwrap_err();
         source.free().unwrap();
@@ -646,6 +673,7 @@ fn use_after_free_and_out_of_bounds() {
         drop(device);
         let expected = [
             "cuMemsetD8Async: out of bounds: 4096 bytes at offset 1 of an allocation of 4096 bytes",
+            "cuMemsetD8Async: out of bounds: 1 bytes at offset 4096 of an allocation of 4096 bytes",
             "cuMemsetD8Async: 1 bytes at an address where nothing was ever allocated",
             "cuMemFree_v2: the address isn't the beginning of its allocation",
             "cuMemcpyHtoDAsync_v2: out of bounds: 4096 bytes reach beyond 4096 bytes of pinned host memory",

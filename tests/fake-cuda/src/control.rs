@@ -18,6 +18,8 @@ const FUNCTIONS: &[&str] = &[
     "cuCtxSetCurrent",
     "cuCtxSynchronize",
     "cuDeviceCanAccessPeer",
+    "cuDeviceGetDefaultMemPool",
+    "cuMemPoolSetAccess",
     "cuDeviceGet",
     "cuDeviceGetAttribute",
     "cuDeviceGetCount",
