@@ -323,6 +323,11 @@ fn build(tensors: &[TensorInfo], blocks: &[PlannedBlock], options: &PlanOptions)
             decoded_length: 0.into(),
         })
         .collect();
+    // Asked before they are made: a shape may say 2^53 bytes.
+    if groups.saturating_mul(DIGEST_SIZE) > Limits::default().table_bytes {
+        let advice = "over what readers take: larger groups may help";
+        return Err(Error::Input(format!("the pack would have {groups} digest groups, {advice}")));
+    }
     let groups = usize::try_from(groups).map_err(|_| too_many("digest groups"))?;
     let tables =
         Tables::new(&block_records, &records, &dims, groups, &names, &metadata).ok_or_else(|| too_many("bytes of tables"))?;

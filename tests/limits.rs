@@ -345,3 +345,16 @@ fn opening_takes_no_memory_for_the_payload() {
     assert!(result.is_err());
     assert!(peak < 4 << 20, "{peak}");
 }
+
+/// A plan has no bytes yet, so its shapes can claim anything.
+#[test]
+fn planning_takes_no_memory_for_what_no_reader_would_take() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (bytes, says) in [(1_u64 << 46, "digest groups"), ((1 << 53) - 1, "2^53")] {
+        let tensors = [flashpack::TensorInfo::new("w", Dtype::UInt8, [bytes])];
+        let (peak, plan) = peak_of(|| flashpack::Plan::new(&tensors, &PlanOptions::default()));
+        let error = plan.unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(peak < 1 << 16, "{peak}");
+    }
+}
