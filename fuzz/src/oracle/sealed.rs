@@ -49,7 +49,7 @@ pub(super) fn judge(file: &[u8]) -> Result<Content, Refused> {
         step.must(sections[..7].windows(2).all(|pair| pair[1].offset == pair[0].end()), "SEAL-SEC-02");
         step.must(payload.offset == round_up(extra.end(), 4096), "SEAL-SEC-03");
         let whole = [(blocks, 32), (tensors, 32), (dims, 8), (digests, 32)];
-        step.must(whole.iter().all(|(section, size)| section.length % size == 0), "SEAL-SEC-04");
+        step.must(whole.iter().all(|(section, size)| section.length.is_multiple_of(*size)), "SEAL-SEC-04");
         if grouped {
             step.must(digests.length == payload.length.div_ceil(1 << log2) * 32, "SEAL-SEC-05");
         }
@@ -210,7 +210,7 @@ fn pairs(mut bytes: &[u8], step: &mut Step) -> BTreeMap<String, String> {
         texts.push(text);
         bytes = &bytes[4 + text.len()..];
     }
-    step.must(texts.len() % 2 == 0, "SEAL-META-01");
+    step.must(texts.len().is_multiple_of(2), "SEAL-META-01");
     let keys: Vec<&[u8]> = texts.iter().copied().step_by(2).collect();
     step.must(keys.windows(2).all(|pair| pair[0] < pair[1]), "SEAL-META-03");
     step.must(texts.iter().all(|text| std::str::from_utf8(text).is_ok()), "SEAL-META-02");

@@ -14,8 +14,11 @@ pub use records::{footer, header, tables};
 
 use std::path::PathBuf;
 
+/// Takes any bytes.
+pub type Target = fn(&[u8]);
+
 /// Names and functions, for whoever runs them all.
-pub const ALL: [(&str, fn(&[u8])); 10] = [
+pub const ALL: [(&str, Target); 10] = [
     ("header", header),
     ("tables", tables),
     ("footer", footer),

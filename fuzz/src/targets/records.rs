@@ -37,8 +37,8 @@ pub fn tables(data: &[u8]) {
     let mut end = 0;
     for pair in metadata_pairs(tables.metadata()) {
         let Ok((at, key, value)) = pair else { break };
-        assert!(at as usize >= end);
-        end = at as usize + 8 + key.len() + value.len();
+        assert!(at >= end);
+        end = at + 8 + key.len() + value.len();
         assert!(end <= lengths[5]);
     }
 }
