@@ -1,39 +1,55 @@
-//! Opening a pack, tables verified, against the safetensors crate reading its header: medians, on files that exist.
-//!
-//! `cargo bench --bench open -- PACK.flashpack MODEL.safetensors`
+//! Opening and looking around, against the number of tensors. Each has 64 bytes: the payload plays no part.
 
-use std::hint::black_box;
-use std::time::{Duration, Instant};
+mod models;
 
-fn median(times: usize, mut work: impl FnMut()) -> Duration {
-    let mut taken: Vec<Duration> = (0..times)
-        .map(|_| {
-            let started = Instant::now();
-            work();
-            started.elapsed()
-        })
-        .collect();
-    taken.sort_unstable();
-    taken[times / 2]
-}
+use divan::{Bencher, black_box};
+use flashpack::{OpenOptions, Pack};
+
+const COUNTS: [u64; 4] = [10, 300, 5_000, 100_000];
 
 fn main() {
-    let mut paths = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let (Some(pack), Some(model)) = (paths.next(), paths.next()) else {
-        println!("usage: cargo bench --bench open -- PACK.flashpack MODEL.safetensors");
-        return;
-    };
-    let ours = median(101, || drop(black_box(flashpack::Pack::open(&pack).expect("a pack"))));
-    let opened = flashpack::Pack::open(&pack).expect("a pack");
-    let names: Vec<String> = opened.tensors().map(|tensor| tensor.name.to_owned()).collect();
-    let lookups = median(101, || {
-        for name in &names {
-            black_box(opened.tensor(name).expect("a tensor"));
-        }
-    });
-    // The crate wants the whole file in memory; reading it is not counted.
-    let bytes = std::fs::read(&model).expect("a model");
-    let theirs = median(101, || drop(black_box(safetensors::SafeTensors::read_metadata(&bytes).expect("a header"))));
-    let lookup = lookups.as_nanos() / names.len().max(1) as u128;
-    println!("tensors={} open_us={} lookup_ns={lookup} safetensors_us={}", names.len(), ours.as_micros(), theirs.as_micros());
+    divan::main();
+}
+
+fn model(tensors: u64) -> models::Model {
+    models::model(tensors, tensors * 64)
+}
+
+#[divan::bench(args = COUNTS)]
+fn open_sealed(bencher: Bencher, tensors: u64) {
+    let path = model(tensors).sealed;
+    bencher.bench(|| Pack::open(black_box(&path)).unwrap());
+}
+
+#[divan::bench(args = COUNTS)]
+fn open_v4(bencher: Bencher, tensors: u64) {
+    let path = model(tensors).v4;
+    bencher.bench(|| Pack::open(black_box(&path)).unwrap());
+}
+
+/// What people use instead: the header of the same model, from memory.
+#[divan::bench(args = COUNTS)]
+fn safetensors_crate(bencher: Bencher, tensors: u64) {
+    let bytes = std::fs::read(model(tensors).safetensors).unwrap();
+    bencher.bench(|| safetensors::SafeTensors::read_metadata(black_box(&bytes)).unwrap());
+}
+
+#[divan::bench(args = COUNTS)]
+fn lookup(bencher: Bencher, tensors: u64) {
+    let pack = Pack::open(model(tensors).sealed).unwrap();
+    let names: Vec<String> = pack.tensors().map(|tensor| tensor.name.to_owned()).collect();
+    let mut next = names.iter().cycle();
+    bencher.bench_local(|| pack.tensor(next.next().unwrap()).unwrap().length);
+}
+
+#[divan::bench(args = COUNTS)]
+fn iterate(bencher: Bencher, tensors: u64) {
+    let pack = Pack::open(model(tensors).sealed).unwrap();
+    bencher.counter(tensors).bench(|| pack.tensors().map(|tensor| tensor.length).sum::<u64>());
+}
+
+#[divan::bench(args = COUNTS)]
+fn validate_structure(bencher: Bencher, tensors: u64) {
+    let path = model(tensors).sealed;
+    bencher.bench(|| OpenOptions::new().validate(black_box(&path), true, &()).unwrap());
 }

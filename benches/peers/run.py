@@ -112,7 +112,7 @@ def main():
             "flashpack validate": ([ours, "validate", pack, "-q"], None),
         })
         print(f"\n### open, {name}\n")
-        opened = subprocess.run(["cargo", "bench", "--quiet", "--bench", "open", "--", pack.resolve(), model.resolve()], cwd=ROOT, check=True, capture_output=True, text=True)
+        opened = subprocess.run(["cargo", "run", "--release", "--quiet", "--example", "open_against_safetensors", "--", pack.resolve(), model.resolve()], cwd=ROOT, check=True, capture_output=True, text=True)
         fields = dict(field.split("=") for field in opened.stdout.split())
         from flashpack.deserialization import get_flashpack_file_metadata
 
