@@ -10,7 +10,6 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::error::{Error, Result};
 use crate::manifest::Tensor;
 use crate::pack::{OpenOptions, Pack};
-use crate::source::write_all_at;
 use crate::writer::{Folder, Prepared, Target, WriteOptions, write_small};
 
 use super::safetensors::{MAX_HEADER, METADATA_KEY, PREFIX};
@@ -143,8 +142,8 @@ fn write_files(pack: &Pack, files: &[NewFile<'_>], folder: &Folder, options: &Re
             cursor = cursor.saturating_add(tensor.length);
         }
         target.set_len(cursor)?;
-        put(&target, &(header.len() as u64).to_le_bytes(), 0)?;
-        put(&target, &header, PREFIX)?;
+        target.write_at(&(header.len() as u64).to_le_bytes(), 0)?;
+        target.write_at(&header, PREFIX)?;
         targets.push(target);
     }
     moves.sort_unstable_by_key(|tensor| tensor.from.start);
@@ -156,7 +155,7 @@ fn write_files(pack: &Pack, files: &[NewFile<'_>], folder: &Folder, options: &Re
             let within = |offset: u64| usize::try_from(offset.saturating_sub(piece.start)).unwrap_or(usize::MAX);
             let part = bytes.get(within(start)..within(end)).unwrap_or_default();
             if let Some(target) = targets.get(tensor.file) {
-                put(target, part, tensor.to.saturating_add(start.saturating_sub(tensor.from.start)))?;
+                target.write_at(part, tensor.to.saturating_add(start.saturating_sub(tensor.from.start)))?;
             }
         }
         match options.write.progress.advance(bytes.len() as u64) {
@@ -165,10 +164,6 @@ fn write_files(pack: &Pack, files: &[NewFile<'_>], folder: &Folder, options: &Re
         }
     })?;
     targets.into_iter().map(|target| target.prepare(options.write.sync)).collect()
-}
-
-fn put(target: &Target, bytes: &[u8], offset: u64) -> Result<()> {
-    write_all_at(target.file(), bytes, offset).map_err(|error| Error::io(target.path(), error))
 }
 
 /// The header of a safetensors file. Written here and not by the crate, whose metadata comes in the order of a hash map.

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::format::tables::Digest;
-use crate::source::{read_exact_at, write_all_at};
+use crate::source::read_exact_at;
 
 use super::{Progress, Target, TensorBytes, TensorData};
 
@@ -71,7 +71,7 @@ fn place_streams(target: &Target, pieces: &[Piece], data: &mut [TensorData<'_>],
             let part = buffer.len().min(left);
             let Some(part) = buffer.get_mut(..part) else { break };
             stream.read_exact(part).map_err(|error| stream_error(target, error))?;
-            write_all_at(target.file(), part, offset).map_err(|error| Error::io(target.path(), error))?;
+            target.write_at(part, offset)?;
             offset = offset.saturating_add(part.len() as u64);
             // The bytes count once they are hashed, but whoever wants to stop should not wait until then.
             if progress.advance(0).is_break() {
@@ -136,7 +136,7 @@ impl Job<'_> {
         }
         rest.fill(0);
         let digest = self.hash.then(|| *blake3::hash(buffer).as_bytes());
-        write_all_at(self.target.file(), buffer, range.start).map_err(|error| Error::io(self.target.path(), error))?;
+        self.target.write_at(buffer, range.start)?;
         if self.progress.advance(buffer.len() as u64).is_break() {
             return Err(Error::Cancelled);
         }

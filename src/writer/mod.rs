@@ -27,7 +27,7 @@ use crate::manifest::Manifest;
 use crate::plan::{Plan, PlanOptions, TensorInfo};
 use crate::rule::Layout;
 use crate::seal::{self, PackId};
-use crate::source::{FileSource, ReadAt, read_exact_at, write_all_at};
+use crate::source::{FileSource, ReadAt, read_exact_at};
 use assemble::Piece;
 
 /// The bytes of one tensor, to be read in pieces, in any order, from several threads at once.
@@ -225,7 +225,7 @@ fn write(mut plan: Plan, mut data: Vec<TensorData<'_>>, path: &Path, options: &W
         refuse_head_magic(&target, size)?;
     }
 
-    let put = |bytes: &[u8], offset: u64| write_all_at(target.file(), bytes, offset).map_err(|error| Error::io(path, error));
+    let put = |bytes: &[u8], offset: u64| target.write_at(bytes, offset);
     let mut id = None;
     if let Some(mut header) = plan.header {
         plan.manifest.tables.digests_mut().copy_from_slice(&digests);
@@ -275,7 +275,7 @@ fn pieces(plan: &Plan) -> Vec<Piece> {
 /// Writes a small file the same way: whole or not at all.
 pub(crate) fn write_small(path: &Path, bytes: &[u8], options: &WriteOptions<'_>) -> Result<()> {
     let target = Target::create(path, options.replace)?;
-    write_all_at(target.file(), bytes, 0).map_err(|error| Error::io(path, error))?;
+    target.write_at(bytes, 0)?;
     target.prepare(options.sync)?.publish()
 }
 

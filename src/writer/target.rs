@@ -6,14 +6,18 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::{NamedTempFile, TempPath};
 
 use super::folder::{Folder, PREFIX, RANDOM, SUFFIX, folder};
 use crate::error::{Error, Result};
+use crate::source::write_all_at;
 
 pub(crate) struct Target {
     temporary: NamedTempFile,
+    /// The kernel lets one thread write a file at a time, and has the others spin: here they sleep.
+    writing: Mutex<()>,
     path: PathBuf,
     replace: bool,
     /// Until the file has appeared, nobody sweeps.
@@ -32,7 +36,7 @@ impl Target {
         refuse_existing(path, replace)?;
         let parent = self::folder(path);
         let temporary = builder().tempfile_in(parent).map_err(|error| Error::io(path, error))?;
-        Ok(Target { temporary, path: path.to_owned(), replace, folder })
+        Ok(Target { temporary, writing: Mutex::new(()), path: path.to_owned(), replace, folder })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -43,6 +47,12 @@ impl Target {
         self.temporary.as_file()
     }
 
+    /// Writes bytes at an offset. Threads may do so at once.
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        write_all_at(self.file(), bytes, offset).map_err(|error| Error::io(&self.path, error))
+    }
+
     /// Sets the length. What is not written later reads as zeros.
     pub(crate) fn set_len(&self, length: u64) -> Result<()> {
         self.file().set_len(length).map_err(|error| Error::io(&self.path, error))
@@ -50,7 +60,7 @@ impl Target {
 
     /// Has the bytes on disk, if so wished, and closes the file. It is still under its temporary name.
     pub(crate) fn prepare(self, sync: bool) -> Result<Prepared> {
-        let Target { temporary, path, replace, folder } = self;
+        let Target { temporary, path, replace, folder, writing: _ } = self;
         if sync {
             temporary.as_file().sync_all().map_err(|error| Error::io(&path, error))?;
         }
