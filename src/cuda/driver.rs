@@ -250,8 +250,12 @@ impl Stream {
     /// An event that comes when all that was enqueued before has ended.
     pub(super) fn event(&self) -> Result<Event> {
         let _current = self.device.enter()?;
-        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
-        let handle = self.device.said("making an event", result::event::create(flags))?;
+        // Whoever waits sleeps: other threads are hashing meanwhile.
+        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32 | sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        let made = unsafe { sys::cuEventCreate(&raw mut handle, flags) }.result();
+        self.device.said("making an event", made)?;
         let event = Event { device: self.device.clone(), handle };
         // SAFETY: both were made by the driver in this context and live.
         self.device.said("recording an event", unsafe { result::event::record(event.handle, self.handle) })?;

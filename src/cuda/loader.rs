@@ -24,7 +24,8 @@ use crate::writer::Progress;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoaderOptions {
-    /// The most bytes of pinned memory, in use and kept together: default 256 MiB. One buffer is always allowed.
+    /// The most bytes of pinned memory, in use and kept together: default 320 MiB, which is two buffers for each of 16 threads and some room.
+    /// One buffer is always allowed.
     pub pinned_bytes: usize,
     /// Bytes of one staging buffer: default 8 MiB. Packs with larger digest groups take buffers of one group.
     pub buffer_bytes: usize,
@@ -32,7 +33,7 @@ pub struct LoaderOptions {
 
 impl Default for LoaderOptions {
     fn default() -> LoaderOptions {
-        LoaderOptions { pinned_bytes: 256 << 20, buffer_bytes: 8 << 20 }
+        LoaderOptions { pinned_bytes: 320 << 20, buffer_bytes: 8 << 20 }
     }
 }
 
