@@ -137,6 +137,11 @@ impl Device {
         Ok(Current { previous: previous.unwrap_or(std::ptr::null_mut()), _thread: PhantomData })
     }
 
+    /// The same where a failure would leak: once more if need be. What is freed without a context is the driver's to refuse.
+    fn enter_to_free(&self) -> Option<Current> {
+        self.enter().or_else(|_| self.enter()).ok()
+    }
+
     fn said<T>(&self, action: &'static str, result: Said<T>) -> Result<T> {
         said(&format!("cuda:{}", self.0.ordinal), action, result)
     }
@@ -272,7 +277,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let current = self.device.enter();
+        let current = self.device.enter_to_free();
         // SAFETY: destroyed once. Work that was enqueued still ends: the driver keeps the stream until then.
         let _ = unsafe { result::stream::destroy(self.handle) };
         drop(current);
@@ -302,7 +307,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        let current = self.device.enter();
+        let current = self.device.enter_to_free();
         // SAFETY: destroyed once; a stream that waits for it keeps what it needs.
         let _ = unsafe { result::event::destroy(self.handle) };
         drop(current);
@@ -363,7 +368,7 @@ impl super::pool::Size for PinnedBuffer {
 
 impl Drop for PinnedBuffer {
     fn drop(&mut self) {
-        let current = self.device.enter();
+        let current = self.device.enter_to_free();
         // SAFETY: freed once, and no copy reads it: slots wait for theirs before they let go of their buffer.
         let _ = unsafe { result::free_host(self.start.as_ptr().cast()) };
         drop(current);
@@ -396,7 +401,7 @@ impl<'a> Registration<'a> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        let current = self.device.enter();
+        let current = self.device.enter_to_free();
         let start: *mut std::ffi::c_void = self.bytes.as_ptr().cast_mut().cast();
         // SAFETY: registered once, unregistered once; the copies from it have ended, as their streams were drained before.
         let _ = unsafe { sys::cuMemHostUnregister(start) }.result();
@@ -497,7 +502,7 @@ impl Drop for DeviceMemory {
             return;
         }
         let device = &self.owner.device;
-        let current = device.enter();
+        let current = device.enter_to_free();
         if !self.handed_out.load(Ordering::Acquire) {
             // The lanes that filled it were drained before this is dropped.
             let _ = self.clear();
