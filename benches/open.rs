@@ -1,55 +1,66 @@
-//! Opening and looking around, against the number of tensors. Each has 64 bytes: the payload plays no part.
+//! What a program does before it reads any weights: open, look up, iterate, validate the structure. Per tensor where that is the unit.
 
 mod models;
 
+use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use flashpack::{OpenOptions, Pack};
-
-const COUNTS: [u64; 4] = [10, 300, 5_000, 100_000];
+use flashpack::{Layout, OpenOptions, Pack};
+use models::{MODELS, Model};
 
 fn main() {
-    divan::main();
+    models::with_folder(divan::main);
 }
 
-fn model(tensors: u64) -> models::Model {
-    models::model(tensors, tensors * 64)
+#[divan::bench(args = MODELS, max_time = 1)]
+fn open_sealed(bencher: Bencher, model: Model) {
+    let path = model.pack(Layout::Sealed);
+    bencher.counter(ItemsCount::new(model.tensors)).bench(|| Pack::open(&path).expect("a pack"));
 }
 
-#[divan::bench(args = COUNTS)]
-fn open_sealed(bencher: Bencher, tensors: u64) {
-    let path = model(tensors).sealed;
-    bencher.bench(|| Pack::open(black_box(&path)).unwrap());
+#[divan::bench(args = MODELS, max_time = 1)]
+fn open_v4(bencher: Bencher, model: Model) {
+    let path = model.pack(Layout::V4);
+    bencher.counter(ItemsCount::new(model.tensors)).bench(|| Pack::open(&path).expect("a pack"));
 }
 
-#[divan::bench(args = COUNTS)]
-fn open_v4(bencher: Bencher, tensors: u64) {
-    let path = model(tensors).v4;
-    bencher.bench(|| Pack::open(black_box(&path)).unwrap());
+/// What the safetensors crate does in the place of opening, for comparison.
+#[divan::bench(args = MODELS, max_time = 1)]
+fn safetensors_metadata(bencher: Bencher, model: Model) {
+    let bytes = std::fs::read(model.safetensors()).expect("a file");
+    let read = || safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
+    bencher.counter(ItemsCount::new(model.tensors)).bench(read);
 }
 
-/// What people use instead: the header of the same model, from memory.
-#[divan::bench(args = COUNTS)]
-fn safetensors_crate(bencher: Bencher, tensors: u64) {
-    let bytes = std::fs::read(model(tensors).safetensors).unwrap();
-    bencher.bench(|| safetensors::SafeTensors::read_metadata(black_box(&bytes)).unwrap());
+/// Every name once, in another order than the pack's.
+#[divan::bench(args = MODELS, max_time = 1)]
+fn look_up_by_name(bencher: Bencher, model: Model) {
+    let pack = Pack::open(model.pack(Layout::Sealed)).expect("a pack");
+    let mut names: Vec<String> = model.infos().into_iter().map(|info| info.name).collect();
+    let mut random = models::Random(3);
+    names.sort_by_cached_key(|_| random.next());
+    bencher.counter(ItemsCount::new(names.len())).bench(|| {
+        for name in &names {
+            black_box(pack.tensor(black_box(name)).expect("a tensor"));
+        }
+    });
 }
 
-#[divan::bench(args = COUNTS)]
-fn lookup(bencher: Bencher, tensors: u64) {
-    let pack = Pack::open(model(tensors).sealed).unwrap();
-    let names: Vec<String> = pack.tensors().map(|tensor| tensor.name.to_owned()).collect();
-    let mut next = names.iter().cycle();
-    bencher.bench_local(|| pack.tensor(next.next().unwrap()).unwrap().length);
+#[divan::bench(args = MODELS, max_time = 1)]
+fn iterate(bencher: Bencher, model: Model) {
+    let pack = Pack::open(model.pack(Layout::Sealed)).expect("a pack");
+    bencher.counter(ItemsCount::new(model.tensors)).bench(|| {
+        for tensor in pack.tensors() {
+            black_box(tensor);
+        }
+    });
 }
 
-#[divan::bench(args = COUNTS)]
-fn iterate(bencher: Bencher, tensors: u64) {
-    let pack = Pack::open(model(tensors).sealed).unwrap();
-    bencher.counter(tensors).bench(|| pack.tensors().map(|tensor| tensor.length).sum::<u64>());
-}
-
-#[divan::bench(args = COUNTS)]
-fn validate_structure(bencher: Bencher, tensors: u64) {
-    let path = model(tensors).sealed;
-    bencher.bench(|| OpenOptions::new().validate(black_box(&path), true, &()).unwrap());
+#[divan::bench(args = MODELS, max_time = 1)]
+fn validate_structure(bencher: Bencher, model: Model) {
+    let path = model.pack(Layout::Sealed);
+    let options = OpenOptions::new();
+    bencher.counter(ItemsCount::new(model.tensors)).bench(|| {
+        let report = options.validate(&path, true, &()).expect("a report");
+        assert!(report.is_valid());
+    });
 }

@@ -1,72 +1,88 @@
-//! Reading payloads, hot in the page cache, against their size. 300 tensors each.
+//! Every byte of a pack that is in the page cache: hashed, checked, read, mapped. Bytes per second.
 
 mod models;
 
-use divan::{Bencher, black_box, counter::BytesCount};
-use flashpack::{OpenOptions, Pack};
-
-const SIZES: [u64; 3] = [1 << 20, 64 << 20, 1 << 30];
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use flashpack::{Layout, OpenOptions, Pack};
+use models::{MODELS, Model};
 
 fn main() {
-    divan::main();
+    models::with_folder(divan::main);
 }
 
-fn pack(bytes: u64, verify: bool) -> Pack {
-    OpenOptions::new().verify_reads(verify).open(models::model(300, bytes).sealed).unwrap()
+fn unverified() -> OpenOptions {
+    OpenOptions::new().verify_reads(false)
 }
 
-/// Into new memory, verified.
-#[divan::bench(args = SIZES, sample_count = 7, sample_size = 1)]
-fn load_verified(bencher: Bencher, bytes: u64) {
-    let pack = pack(bytes, true);
-    bencher.counter(BytesCount::new(bytes)).bench(|| drop(pack.load().unwrap()));
+/// BLAKE3 over memory, on all cores: what everything that verifies has to pay.
+#[divan::bench(args = [1, 64, 1024], max_time = 2)]
+fn digest_mib(bencher: Bencher, mib: u64) {
+    let bytes = models::random_bytes(mib << 20);
+    bencher.counter(BytesCount::of_slice(&bytes)).bench(|| flashpack::seal::digest(&bytes));
 }
 
-/// Into new memory, not verified.
-#[divan::bench(args = SIZES, sample_count = 7, sample_size = 1)]
-fn load_unverified(bencher: Bencher, bytes: u64) {
-    let pack = pack(bytes, false);
-    bencher.counter(BytesCount::new(bytes)).bench(|| drop(pack.load().unwrap()));
+#[divan::bench(args = MODELS, max_time = 2)]
+fn validate(bencher: Bencher, model: Model) {
+    let path = model.pack(Layout::Sealed);
+    let options = OpenOptions::new();
+    bencher.counter(BytesCount::new(model.bytes())).bench(|| {
+        let report = options.validate(&path, false, &()).expect("a report");
+        assert!(report.is_valid());
+    });
 }
 
-/// The bound: the same bytes with one call and nothing else.
-#[divan::bench(args = SIZES, sample_count = 7, sample_size = 1)]
-fn plain_read(bencher: Bencher, bytes: u64) {
-    let path = models::model(300, bytes).sealed;
-    bencher.counter(BytesCount::new(bytes)).bench(|| drop(std::fs::read(&path).unwrap()));
+#[divan::bench(args = MODELS, max_time = 2)]
+fn load_verified(bencher: Bencher, model: Model) {
+    load(bencher, model, &OpenOptions::new());
 }
 
-/// Tensor by tensor, verified: groups that two tensors share are read once.
-#[divan::bench(args = SIZES, sample_count = 7, sample_size = 1)]
-fn read_each_verified(bencher: Bencher, bytes: u64) {
-    let pack = pack(bytes, true);
-    let names: Vec<String> = pack.tensors().map(|tensor| tensor.name.to_owned()).collect();
-    bencher.counter(BytesCount::new(bytes)).bench(|| names.iter().map(|name| pack.read(name).unwrap().len()).sum::<usize>());
+#[divan::bench(args = MODELS, max_time = 2)]
+fn load_unverified(bencher: Bencher, model: Model) {
+    load(bencher, model, &unverified());
 }
 
-/// Every byte of a mapping, once.
-#[divan::bench(args = SIZES, sample_count = 7, sample_size = 1)]
-fn mapped(bencher: Bencher, bytes: u64) {
-    let pack = pack(bytes, false);
-    // SAFETY: nobody changes the models of the benchmarks.
-    let mapped = unsafe { pack.map() }.unwrap();
-    let names: Vec<String> = pack.tensors().map(|tensor| tensor.name.to_owned()).collect();
-    let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
-    bencher
-        .counter(BytesCount::new(bytes))
-        .bench(|| names.iter().map(|name| sum(black_box(mapped.bytes(name).unwrap()))).sum::<u64>());
+fn load(bencher: Bencher, model: Model, options: &OpenOptions) {
+    let pack = options.open(model.pack(Layout::Sealed)).expect("a pack");
+    bencher.counter(BytesCount::new(model.bytes())).bench(|| {
+        black_box(pack.load().expect("tensors"));
+    });
 }
 
-/// The whole file, every rule and digest.
-#[divan::bench(args = SIZES, sample_count = 7, sample_size = 1)]
-fn validate(bencher: Bencher, bytes: u64) {
-    let path = models::model(300, bytes).sealed;
-    bencher.counter(BytesCount::new(bytes)).bench(|| OpenOptions::new().validate(&path, false, &()).unwrap());
+/// One tensor after the other, into memory of its own.
+#[divan::bench(args = MODELS, max_time = 2)]
+fn read_each_verified(bencher: Bencher, model: Model) {
+    read_each(bencher, model, &OpenOptions::new());
 }
 
-/// The digest alone, of bytes in memory.
-#[divan::bench(args = SIZES, sample_count = 7, sample_size = 1)]
-fn digest(bencher: Bencher, bytes: u64) {
-    let memory = vec![7; bytes as usize];
-    bencher.counter(BytesCount::new(bytes)).bench(|| flashpack::seal::digest(black_box(&memory)));
+#[divan::bench(args = MODELS, max_time = 2)]
+fn read_each_unverified(bencher: Bencher, model: Model) {
+    read_each(bencher, model, &unverified());
+}
+
+fn read_each(bencher: Bencher, model: Model, options: &OpenOptions) {
+    let pack = options.open(model.pack(Layout::Sealed)).expect("a pack");
+    let mut tensors: Vec<_> = pack.tensors().collect();
+    // As they lie in the file, which is how a program that reads all of them would go.
+    tensors.sort_unstable_by_key(|tensor| tensor.offset);
+    bencher.counter(BytesCount::new(model.bytes())).bench(|| {
+        for tensor in &tensors {
+            black_box(pack.read(tensor.name).expect("a tensor"));
+        }
+    });
+}
+
+/// A new mapping, and every byte of every tensor touched in it: page faults are part of the price.
+#[divan::bench(args = MODELS, max_time = 2)]
+fn read_mapped(bencher: Bencher, model: Model) {
+    let pack = Pack::open(model.pack(Layout::Sealed)).expect("a pack");
+    bencher.counter(BytesCount::new(model.bytes())).bench(|| {
+        // SAFETY: the file is this program's own, in a folder of its own.
+        let mapped = unsafe { pack.map() }.expect("a mapping");
+        let sum_of = |name| {
+            let (words, _) = mapped.bytes(name).expect("a tensor").as_chunks::<8>();
+            words.iter().fold(0, |sum: u64, word| sum.wrapping_add(u64::from_ne_bytes(*word)))
+        };
+        pack.tensors().fold(0, |sum: u64, tensor| sum.wrapping_add(sum_of(tensor.name)))
+    });
 }

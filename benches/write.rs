@@ -1,73 +1,78 @@
-//! Planning against the number of tensors; writing against the size. Files go to the target folder, and are not flushed.
+//! From tensors to a plan, and to a file in the page cache: nothing here waits for the disk.
 
 mod models;
 
-use std::path::PathBuf;
-
-use divan::{Bencher, black_box, counter::BytesCount};
+use divan::Bencher;
+use divan::counter::{BytesCount, ItemsCount};
 use flashpack::convert::{ConvertOptions, RevertOptions, convert, revert};
-use flashpack::{Dtype, Layout, Plan, PlanOptions, TensorInfo, WriteOptions, Writer};
-
-const SIZES: [u64; 3] = [1 << 20, 64 << 20, 1 << 30];
-const QUICK: WriteOptions<'static> = WriteOptions { replace: true, sync: false, progress: &() };
+use flashpack::{Layout, Plan, PlanOptions};
+use models::{MODELS, Model};
 
 fn main() {
-    divan::main();
-    let _ = std::fs::remove_file(target());
+    models::with_folder(divan::main);
 }
 
-fn target() -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("written")
+#[divan::bench(args = MODELS, max_time = 1)]
+fn plan_sealed(bencher: Bencher, model: Model) {
+    plan(bencher, model, Layout::Sealed);
 }
 
-#[divan::bench(args = [10, 300, 5_000, 100_000])]
-fn plan(bencher: Bencher, tensors: u64) {
-    let name = |number: u64| format!("model.layers.{}.block{}.weight", number / 9, number % 9);
-    let infos: Vec<TensorInfo> =
-        (0..tensors).map(|number| TensorInfo::new(name(number), Dtype::BFloat16, [number % 4096, 64])).collect();
-    bencher.bench(|| Plan::new(black_box(&infos), &PlanOptions::default()).unwrap());
+#[divan::bench(args = MODELS, max_time = 1)]
+fn plan_v4(bencher: Bencher, model: Model) {
+    plan(bencher, model, Layout::V4);
 }
 
-#[divan::bench(args = SIZES, sample_count = 5, sample_size = 1)]
-fn write_from_memory(bencher: Bencher, bytes: u64) {
-    let data = vec![7; bytes as usize];
-    bencher.counter(BytesCount::new(bytes)).bench(|| {
-        let mut writer = Writer::new(PlanOptions::default());
-        writer.add("w", Dtype::UInt8, [bytes], data.as_slice());
-        writer.write(&target(), &QUICK).unwrap()
-    });
+fn plan(bencher: Bencher, model: Model, layout: Layout) {
+    let infos = model.infos();
+    let options = PlanOptions { layout, ..PlanOptions::default() };
+    bencher.counter(ItemsCount::new(model.tensors)).bench(|| Plan::new(&infos, &options).expect("a plan"));
 }
 
-fn converting(bencher: Bencher, bytes: u64, layout: Layout) {
-    let model = models::model(300, bytes);
-    let mut options = ConvertOptions { write: QUICK, ..ConvertOptions::default() };
-    options.plan.layout = layout;
-    bencher.counter(BytesCount::new(bytes)).bench(|| convert(&model.safetensors, Some(&target()), &options).unwrap());
+#[divan::bench(args = MODELS, max_time = 2)]
+fn write_sealed(bencher: Bencher, model: Model) {
+    write(bencher, model, Layout::Sealed);
 }
 
-#[divan::bench(args = SIZES, sample_count = 5, sample_size = 1)]
-fn convert_sealed(bencher: Bencher, bytes: u64) {
-    converting(bencher, bytes, Layout::Sealed);
+/// The same without digests.
+#[divan::bench(args = MODELS, max_time = 2)]
+fn write_v4(bencher: Bencher, model: Model) {
+    write(bencher, model, Layout::V4);
 }
 
-#[divan::bench(args = SIZES, sample_count = 5, sample_size = 1)]
-fn convert_v4(bencher: Bencher, bytes: u64) {
-    converting(bencher, bytes, Layout::V4);
+fn write(bencher: Bencher, model: Model, layout: Layout) {
+    let weights = models::random_bytes(model.bytes());
+    bencher
+        .counter(BytesCount::new(model.bytes()))
+        .with_inputs(|| (model.writer(layout, &weights), models::target()))
+        .bench_values(|(writer, target)| writer.write(&target, &models::unsynced()).expect("a pack"));
 }
 
-#[divan::bench(args = SIZES, sample_count = 5, sample_size = 1)]
-fn revert_sealed(bencher: Bencher, bytes: u64) {
-    let model = models::model(300, bytes);
-    let options = RevertOptions { write: QUICK, ..RevertOptions::default() };
-    bencher.counter(BytesCount::new(bytes)).bench(|| revert(&model.sealed, Some(&target()), &options).unwrap());
+#[divan::bench(args = MODELS, max_time = 2)]
+fn convert_safetensors(bencher: Bencher, model: Model) {
+    let source = model.safetensors();
+    let options = ConvertOptions { write: models::unsynced(), ..ConvertOptions::default() };
+    bencher
+        .counter(BytesCount::new(model.bytes()))
+        .with_inputs(models::target)
+        .bench_refs(|target| convert(&source, Some(target), &options).expect("a pack"));
 }
 
-/// The bound: a copy by the system.
-#[divan::bench(args = SIZES, sample_count = 5, sample_size = 1)]
-fn plain_copy(bencher: Bencher, bytes: u64) {
-    let model = models::model(300, bytes);
-    bencher.counter(BytesCount::new(bytes)).bench(|| {
-        let _ = std::fs::remove_file(target());
-        std::fs::copy(&model.sealed, target()).unwrap()
-    });
+#[divan::bench(args = MODELS, max_time = 2)]
+fn revert_to_safetensors(bencher: Bencher, model: Model) {
+    let source = model.pack(Layout::Sealed);
+    let options = RevertOptions { write: models::unsynced(), ..RevertOptions::default() };
+    bencher
+        .counter(BytesCount::new(model.bytes()))
+        .with_inputs(models::target)
+        .bench_refs(|target| revert(&source, Some(target), &options).expect("a file"));
+}
+
+/// The copy that the system makes, for comparison.
+#[divan::bench(args = MODELS, max_time = 2)]
+fn copy_file(bencher: Bencher, model: Model) {
+    let source = model.safetensors();
+    bencher
+        .counter(BytesCount::new(model.bytes()))
+        .with_inputs(models::target)
+        .bench_refs(|target| std::fs::copy(&source, target).expect("a copy"));
 }

@@ -268,28 +268,37 @@ fn slice<T>(all: &[T], start: u32, length: u32) -> &[T] {
 pub(crate) fn tiling_order(records: &[TensorRecord]) -> Vec<u32> {
     // One integer a record, sorted as it is, is several times faster than comparing records; and 64 bits, which is enough for packs of
     // any usual size, twice as fast as 128.
-    let bits = |most: u64| u64::BITS.saturating_sub(most.leading_zeros());
+    let bits = |all: u64| u64::BITS.saturating_sub(all.leading_zeros());
+    // The bits of all values together take as much room as the largest value does.
+    let union =
+        |(offsets, blocks): (u64, u16), record: &TensorRecord| (offsets | record.offset.get(), blocks | record.block.get());
+    let (offsets, blocks) = records.iter().fold((0, 0), union);
     let number_bits = bits(records.len() as u64);
-    let offset_bits = bits(records.iter().map(|record| record.offset.get()).max().unwrap_or_default());
-    let block_bits = bits(records.iter().map(|record| record.block.get().into()).max().unwrap_or_default());
     let flag_shift = number_bits;
     let offset_shift = flag_shift.saturating_add(1);
-    let block_shift = offset_shift.saturating_add(offset_bits);
-    let key = |(number, record): (u32, &TensorRecord)| {
-        (u128::from(record.block.get()) << block_shift)
-            | (u128::from(record.offset.get()) << offset_shift)
-            | (u128::from(record.length.get() > 0) << flag_shift)
-            | u128::from(number)
-    };
-    let keys = (0_u32..).zip(records).map(key);
-    let number = |key: u128| u32::try_from(key & !(u128::MAX << number_bits)).unwrap_or(u32::MAX);
-    if block_shift.saturating_add(block_bits) <= u64::BITS {
-        let mut keys: Vec<u64> = keys.map(|key| u64::try_from(key).unwrap_or(u64::MAX)).collect();
+    let block_shift = offset_shift.saturating_add(bits(offsets));
+    let numbered = (0_u32..).zip(records);
+    if block_shift.saturating_add(bits(blocks.into())) <= u64::BITS {
+        let key = |(number, record): (u32, &TensorRecord)| {
+            u64::from(record.block.get()).unbounded_shl(block_shift)
+                | record.offset.get().unbounded_shl(offset_shift)
+                | u64::from(record.length.get() > 0).unbounded_shl(flag_shift)
+                | u64::from(number)
+        };
+        let mut keys: Vec<u64> = numbered.map(key).collect();
         keys.sort_unstable();
-        keys.into_iter().map(|key| number(key.into())).collect()
+        let number = !u64::MAX.unbounded_shl(number_bits);
+        keys.into_iter().map(|key| u32::try_from(key & number).unwrap_or(u32::MAX)).collect()
     } else {
-        let mut keys: Vec<u128> = keys.collect();
+        let key = |(number, record): (u32, &TensorRecord)| {
+            (u128::from(record.block.get()) << block_shift)
+                | (u128::from(record.offset.get()) << offset_shift)
+                | (u128::from(record.length.get() > 0) << flag_shift)
+                | u128::from(number)
+        };
+        let mut keys: Vec<u128> = numbered.map(key).collect();
         keys.sort_unstable();
-        keys.into_iter().map(number).collect()
+        let number = !(u128::MAX << number_bits);
+        keys.into_iter().map(|key| u32::try_from(key & number).unwrap_or(u32::MAX)).collect()
     }
 }

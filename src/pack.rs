@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::format::first_nonzero;
 use crate::format::header::{Header, Section};
 use crate::limits::Limits;
 use crate::manifest::{Manifest, Tensor};
@@ -605,7 +606,7 @@ fn nonzero_in(gaps: &[Range<u64>], range: &Range<u64>, bytes: &[u8]) -> Option<u
         let end = gap.end.min(range.end);
         let from = usize::try_from(start.saturating_sub(range.start)).ok()?;
         let to = usize::try_from(end.saturating_sub(range.start)).ok()?;
-        let at = bytes.get(from..to)?.iter().position(|&byte| byte != 0)?;
+        let at = first_nonzero(bytes.get(from..to)?)?;
         start.checked_add(at as u64)
     })
 }

@@ -1,6 +1,7 @@
-//! Opening a pack, tables verified, against the safetensors crate reading its header: medians, on files that exist.
+//! What `run.py` asks of this crate within one process: opening a pack, tables verified, against the safetensors crate reading its header;
+//! medians, on files that exist.
 //!
-//! `cargo bench --bench open -- PACK.flashpack MODEL.safetensors`
+//! `cargo run --release --example peers-open -- PACK.flashpack MODEL.safetensors`
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -18,9 +19,9 @@ fn median(times: usize, mut work: impl FnMut()) -> Duration {
 }
 
 fn main() {
-    let mut paths = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let mut paths = std::env::args().skip(1);
     let (Some(pack), Some(model)) = (paths.next(), paths.next()) else {
-        println!("usage: cargo bench --bench open -- PACK.flashpack MODEL.safetensors");
+        println!("usage: cargo run --release --example peers-open -- PACK.flashpack MODEL.safetensors");
         return;
     };
     let ours = median(101, || drop(black_box(flashpack::Pack::open(&pack).expect("a pack"))));

@@ -132,7 +132,7 @@ def load(ours, pack, model, v3, name):
 
 
 def opening(folder, name, pack, model, v3):
-    command = ["cargo", "run", "--release", "--quiet", "--example", "open_against_safetensors", "--", pack.resolve(), model.resolve()]
+    command = ["cargo", "run", "--release", "--quiet", "--example", "peers-open", "--", pack.resolve(), model.resolve()]
     opened = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     fields = dict(field.split("=") for field in opened.stdout.split())
     from flashpack.deserialization import get_flashpack_file_metadata

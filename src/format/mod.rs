@@ -25,6 +25,12 @@ pub fn round_up(value: u64, unit: u64) -> Option<u64> {
     }
 }
 
+/// Where the first byte other than zero is. Mostly there is none, which is seen many bytes at a time.
+pub(crate) fn first_nonzero(bytes: &[u8]) -> Option<usize> {
+    let any = bytes.iter().fold(0, |any, byte| any | byte);
+    if any == 0 { None } else { bytes.iter().position(|&byte| byte != 0) }
+}
+
 /// The number of elements of a shape: 1 for a scalar, 0 if any dim is 0. `None` when the product of the dims other than zero is over
 /// 2^53 - 1 (`TENSOR-SHAPE-01`).
 #[must_use]

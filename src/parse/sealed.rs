@@ -4,9 +4,11 @@ use std::io;
 
 use crate::dtype::Dtype;
 use crate::format::header::{self, Header, Section, Sections};
-use crate::format::tables::{BLOCK_SIZE, DIGEST_SIZE, DIM_SIZE, SectionLengths, TENSOR_SIZE, Tables, metadata_pairs};
+use crate::format::tables::{
+    BLOCK_SIZE, BlockRecord, DIGEST_SIZE, DIM_SIZE, SectionLengths, TENSOR_SIZE, Tables, metadata_pairs,
+};
 use crate::format::trailer;
-use crate::format::{MAX_INTEGER, PAGE, element_count, round_up};
+use crate::format::{MAX_INTEGER, PAGE, element_count, first_nonzero, round_up};
 use crate::limits::Limits;
 use crate::manifest::{self, Manifest, dims, name_bytes};
 use crate::rule::{self, Layout, Rule, Violation, Violations};
@@ -128,7 +130,7 @@ fn check_fields(header: &Header, fill: &[u8], file_size: u64, violations: &mut V
     demand(aligned, &rule::SEAL_HDR_ALIGNMENT, 184, format!("{alignment}"));
     demand(GROUP_LOG2.contains(&header.group_log2), &rule::SEAL_HDR_GROUP, 188, format!("{}", header.group_log2));
     demand(header.reserved == [0; 3], &rule::SEAL_HDR_RESERVED, 189, hex(&header.reserved));
-    if let Some(at) = fill.iter().position(|&byte| byte != 0) {
+    if let Some(at) = first_nonzero(fill) {
         let offset = (header::SIZE as u64).saturating_add(at as u64);
         demand(false, &rule::SEAL_HDR_FILL, offset, "a byte of the fill is not zero".into());
     }
@@ -243,7 +245,7 @@ impl TableReader<'_> {
 
     /// Stage `tables`: each record for itself, and the sums that tie records to sections.
     fn check_records(&self, violations: &mut Violations) {
-        if let Some(at) = self.tables.fill().iter().position(|&byte| byte != 0) {
+        if let Some(at) = first_nonzero(self.tables.fill()) {
             let end = self.sections.extra.offset.saturating_add(self.sections.extra.length);
             let message = "a byte of the fill is not zero";
             violations.push(Violation::new(&rule::SEAL_TAB_FILL, end.saturating_add(at as u64), message));
@@ -387,13 +389,18 @@ impl TableReader<'_> {
 
     /// Stage `tensor`.
     fn check_tensors(&self, violations: &mut Violations) {
-        let blocks: Vec<_> = self.tables.blocks().iter().map(|block| Dtype::from_code(block.dtype.get())).collect();
+        // What each block's dtype takes an element, where that is whole bytes: asked once, not for every tensor.
+        let dtype = |block: &BlockRecord| {
+            let dtype = Dtype::from_code(block.dtype.get())?;
+            Some((dtype, dtype.bits().is_multiple_of(8).then_some(dtype.bits() / 8)))
+        };
+        let blocks: Vec<_> = self.tables.blocks().iter().map(dtype).collect();
         for (number, record) in (0..).zip(self.tables.tensors()) {
             let push = |violations: &mut Violations, rule, field: u64, message: String| {
                 let at = self.tensor_at(number).saturating_add(field);
                 violations.push(Violation::new(rule, at, message).of_tensor(self.name(number)));
             };
-            let Some(&Some(dtype)) = blocks.get(usize::from(record.block.get())) else {
+            let Some(&Some((dtype, size))) = blocks.get(usize::from(record.block.get())) else {
                 push(violations, &rule::TENSOR_BLOCK, 14, format!("block {} of {}", record.block, blocks.len()));
                 continue;
             };
@@ -401,7 +408,7 @@ impl TableReader<'_> {
                 push(violations, &rule::TENSOR_SHAPE, 8, "the shape has too many elements".into());
                 continue;
             };
-            let bytes = dtype.bytes_of(elements);
+            let bytes = size.map_or_else(|| dtype.bytes_of(elements), |size| elements.checked_mul(size));
             if bytes != Some(record.length.get()) {
                 let message = format!("{} bytes for {elements} elements of {dtype}", record.length);
                 push(violations, &rule::TENSOR_LENGTH, 24, message);
