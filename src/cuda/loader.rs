@@ -244,6 +244,9 @@ impl Loader {
     }
 
     fn prepare(&self, pack: &Pack, select: &Select) -> Result<(Schedule, Targets)> {
+        if self.devices.is_empty() {
+            return Err(Error::Input("a loader needs at least one device".into()));
+        }
         let schedule = Schedule::new(pack, select, self.options.buffer_bytes as u64)?;
         let targets = Targets::allocate(&self.devices, &schedule)?;
         Ok((schedule, targets))

@@ -145,6 +145,7 @@ fn parts_take_only_their_bytes_and_the_groups_that_they_touch() {
             Err(Error::NoSuchTensor(_))
         ));
         assert_eq!(driver.allocated(), 0);
+        assert!(matches!(Loader::new(&[]).load(&pack, &LoadOptions::default()), Err(Error::Input(_))));
     });
 }
 
