@@ -4,12 +4,16 @@ use crate::error::{Error, Result};
 use crate::pack::Pack;
 use crate::source::zeroed;
 
+/// From this many bytes on, memory comes in large pages where the system has them: the first touch of each page is what a load into new memory
+/// mostly takes.
+const LARGE: u64 = 4 << 20;
+
 /// Tensors in memory. They lie in it as in the file, padding included, so one read serves them all.
 #[derive(Debug)]
 pub struct Loaded<'a> {
     pack: &'a Pack,
     /// Runs of the file's bytes: where each begins in the file, and its bytes.
-    runs: Vec<(u64, Vec<u8>)>,
+    runs: Vec<(u64, Memory)>,
     tensors: usize,
 }
 
@@ -37,10 +41,45 @@ impl Pack {
         Ok(Loaded { pack: self, tensors: runs.len(), runs })
     }
 
-    fn load_run(&self, offset: u64, length: u64) -> Result<(u64, Vec<u8>)> {
-        let mut bytes = zeroed(length).map_err(|error| self.io(error))?;
-        self.read_range(offset, &mut bytes)?;
-        Ok((offset, bytes))
+    fn load_run(&self, offset: u64, length: u64) -> Result<(u64, Memory)> {
+        let mut memory = Memory::new(length).map_err(|error| self.io(error))?;
+        self.read_range(offset, memory.as_mut())?;
+        Ok((offset, memory))
+    }
+}
+
+/// Bytes of our own, large pages or not.
+#[derive(Debug)]
+enum Memory {
+    Small(Vec<u8>),
+    Large(memmap2::MmapMut),
+}
+
+impl Memory {
+    fn new(length: u64) -> std::io::Result<Memory> {
+        if length < LARGE {
+            return zeroed(length).map(Memory::Small);
+        }
+        let length = usize::try_from(length).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
+        let memory = memmap2::MmapMut::map_anon(length)?;
+        // A wish: without large pages it is only slower.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        Ok(Memory::Large(memory))
+    }
+
+    fn as_mut(&mut self) -> &mut [u8] {
+        match self {
+            Memory::Small(bytes) => bytes,
+            Memory::Large(bytes) => bytes,
+        }
+    }
+
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Memory::Small(bytes) => bytes,
+            Memory::Large(bytes) => bytes,
+        }
     }
 }
 
@@ -51,10 +90,10 @@ impl Loaded<'_> {
     /// [`Error::NoSuchTensor`], also for one of the pack that was not loaded.
     pub fn tensor(&self, name: &str) -> Result<&[u8]> {
         let range = self.pack.tensor(name)?.range();
-        let found = self.runs.iter().find_map(|(start, bytes)| {
+        let found = self.runs.iter().find_map(|(start, memory)| {
             let from = usize::try_from(range.start.checked_sub(*start)?).ok()?;
             let to = usize::try_from(range.end.checked_sub(*start)?).ok()?;
-            bytes.get(from..to)
+            memory.as_ref().get(from..to)
         });
         found.ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
     }
@@ -74,6 +113,6 @@ impl Loaded<'_> {
     /// Bytes in memory, padding included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.runs.iter().map(|(_, bytes)| bytes.len() as u64).fold(0, u64::saturating_add)
+        self.runs.iter().map(|(_, memory)| memory.as_ref().len() as u64).fold(0, u64::saturating_add)
     }
 }

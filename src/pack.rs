@@ -294,12 +294,21 @@ impl Pack {
     pub(crate) fn read_range(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let read = match self.manifest.group_size() {
             Some(size) if !self.unverified => self.read_verified(offset, buffer, size),
-            _ => self.read_exact_at(buffer, offset),
+            _ => self.read_unverified(offset, buffer),
         };
         if read.is_err() {
             buffer.fill(0);
         }
         read
+    }
+
+    /// On all cores: most of the time goes into touching new memory.
+    fn read_unverified(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        const PART: usize = 2 << 20;
+        buffer.par_chunks_mut(PART).enumerate().try_for_each(|(number, part)| {
+            let within = (number as u64).saturating_mul(PART as u64);
+            self.read_exact_at(part, offset.saturating_add(within))
+        })
     }
 
     fn read_verified(&self, offset: u64, buffer: &mut [u8], group_size: u64) -> Result<()> {
