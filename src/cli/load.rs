@@ -40,16 +40,17 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
 
-    #[cfg(feature = "cuda")]
-    #[command(flatten)]
-    gpu: load_gpu::Gpu,
-
     /// Print JSON
     #[arg(short, long)]
     json: bool,
 
     #[command(flatten)]
     trust: Trust,
+
+    // Last, as its heading holds for all that follows.
+    #[cfg(feature = "cuda")]
+    #[command(flatten)]
+    gpu: load_gpu::Gpu,
 }
 
 /// What was loaded, each time alike, and how long each time took.

@@ -21,7 +21,7 @@ pub(crate) struct Gpu {
     #[arg(long)]
     threads: Option<NonZero<usize>>,
 
-    /// Load only tensors whose names begin so (repeatable)
+    /// Load only tensors whose names begin with this (repeatable)
     #[arg(long, value_name = "PREFIX", conflicts_with = "tensor")]
     prefix: Vec<String>,
 
@@ -42,8 +42,11 @@ pub(crate) struct Gpu {
 enum Strategy {
     /// Past the page cache if little of the file is in it
     Auto,
+    /// Through the page cache
     Buffered,
+    /// Past the page cache
     Direct,
+    /// The GPU reads the mapped file
     Registered,
 }
 
@@ -146,7 +149,7 @@ fn check(pack: &Pack, on_device: &DevicePack, select: &Select) -> Result<(), Fai
     for tensor in on_device.tensors() {
         let expected = expected(pack, tensor.name(), tensor.length(), select)?;
         if tensor.to_host()? != expected {
-            return Err(Failure::Usage(format!("tensor {:?} did not arrive as it is in the file", tensor.name())));
+            return Err(Failure::Differs(format!("tensor {:?} did not arrive as it is in the file", tensor.name())));
         }
     }
     Ok(())

@@ -69,6 +69,9 @@ enum Failure {
     Library(Error),
     /// The arguments make no sense together, or nothing can be done with them.
     Usage(String),
+    /// What was compared is not the same.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only what went to a GPU is compared so"))]
+    Differs(String),
     /// Standard output cannot be written.
     Output(io::Error),
 }
@@ -135,6 +138,7 @@ fn report(failure: &Failure) -> u8 {
         Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return 0,
         Failure::Output(error) => (format!("standard output: {error}"), TROUBLE),
         Failure::Usage(message) => (message.clone(), TROUBLE),
+        Failure::Differs(message) => (message.clone(), NO),
         Failure::Library(error) => {
             let code = match error {
                 Error::Invalid { .. } | Error::Unsupported { .. } | Error::Malformed { .. } => NO,

@@ -168,8 +168,13 @@ impl<'a> DeviceTensor<'a> {
     /// pack.
     ///
     /// # Errors
-    /// [`Error::Input`] for shapes that DLPack cannot say: dims over 2^63 - 1.
+    /// [`Error::Input`] for shapes that DLPack cannot say (dims over 2^63 - 1), and for a tensor whose address is no multiple of its element's
+    /// size: a part of the payload ([`Select::Bytes`](super::Select::Bytes)) may begin anywhere.
     pub fn to_dlpack(&self) -> Result<DlpackTensor> {
+        let element = self.dtype().bits() / 8;
+        if self.address().checked_rem(element).is_some_and(|rest| rest > 0) {
+            return Err(Error::Input(format!("tensor {:?} begins within an element's size: no framework takes it", self.name())));
+        }
         let memory = self.memory().ok_or_else(|| Error::Input(format!("tensor {:?} has no memory", self.name())))?;
         DlpackTensor::new(memory.clone(), self.address(), self.dtype(), self.shape())
     }

@@ -204,7 +204,9 @@ impl Loader {
     /// As [`Loader::load`]; [`Error::Device`] where the system cannot register a read-only mapping.
     pub unsafe fn load_registered(&self, pack: &Pack, options: &LoadOptions<'_>) -> Result<Loaded> {
         if pack.is_verified() {
-            return Err(Error::Input("`registered` cannot verify what it loads: only for packs opened without".into()));
+            return Err(Error::Input(
+                "`registered` cannot verify what it loads: only for packs opened without (--no-verify)".into(),
+            ));
         }
         let file = pack.file().ok_or_else(|| Error::Input("only a file can be mapped".into()))?;
         let started = Instant::now();
@@ -216,11 +218,18 @@ impl Loader {
         }
         let mut timings = Timings::default();
         if let Some(device) = self.devices.first().filter(|_| !schedule.chunks.is_empty()) {
-            let registration = Registration::new(device, mapping.as_bytes())?;
+            // Only the pages that are needed: registering brings them into memory and keeps them there.
+            let first = schedule.chunks.first().map_or(0, |chunk| chunk.range.start);
+            let first = first.saturating_sub(first.checked_rem(PAGE).unwrap_or_default());
+            let end = schedule.chunks.last().map_or(0, |chunk| chunk.range.end);
+            let span = usize::try_from(first).ok().zip(usize::try_from(end).ok());
+            let span = span.and_then(|(first, end)| mapping.as_bytes().get(first..end)).ok_or_else(misplaced)?;
+            let registration = Registration::new(device, span)?;
             timings.allocate = started.elapsed();
             let lane = Lane::new(&targets)?;
             for chunk in &schedule.chunks {
-                let bytes = usize::try_from(chunk.range.start).ok().zip(usize::try_from(chunk.range.end).ok());
+                let within = |offset: u64| usize::try_from(offset.checked_sub(first)?).ok();
+                let bytes = within(chunk.range.start).zip(within(chunk.range.end));
                 let bytes = bytes.and_then(|(start, end)| registration.bytes().get(start..end));
                 let bytes = bytes.ok_or_else(|| pack.io(std::io::ErrorKind::UnexpectedEof.into()))?;
                 // SAFETY: the mapping outlives the lane, which is dropped, and with that drained, before it.

@@ -28,7 +28,7 @@
 //! - What was verified is what is sent: the digests are checked on the pinned bytes, and the file is not looked at again.
 //! - No tensor is handed out before all of the selection has arrived and was found right.
 //! - After an error, or when cancelled, all copies have ended, the device memory was cleared and all of it, and every pinned buffer, is
-//!   given back.
+//!   given back. (Of a context that was lost, as after a fault of the device, nothing can be cleared.)
 //! - Device memory that no copy fills (between tensors of a partial load) is zero.
 //!
 //! Not promised: that bytes stay as they are on the way over the link or on the device, which no digest here can see.
@@ -45,6 +45,9 @@ mod staging;
 mod sync;
 
 pub use device_pack::{DevicePack, DeviceTensor};
+/// The C struct of [`DlpackTensor`].
+pub use dlpark::ffi::DLManagedTensorVersioned;
+
 pub use dlpack::DlpackTensor;
 pub use driver::Device;
 pub use loader::{LoadOptions, Loaded, Loader, LoaderOptions, Timings};

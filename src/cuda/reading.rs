@@ -2,6 +2,8 @@
 
 use std::io;
 use std::ops::Range;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::Ordering;
 
 use crate::pack::Pack;
 use crate::source::ReadAt;
@@ -17,7 +19,8 @@ pub enum Strategy {
     Auto,
     /// Through the page cache.
     Buffered,
-    /// Past the page cache (`O_DIRECT`), which leaves it as it is. A chunk that cannot be read so is read through it.
+    /// Past the page cache (`O_DIRECT`), which leaves it as it is. From the first chunk that cannot be read so, it is
+    /// read through it, and said to be.
     Direct,
     /// No host copy at all: the device reads the file's mapping. Nothing is verified: [`Loader::load_registered`](super::Loader::load_registered).
     Registered,
@@ -39,6 +42,9 @@ pub(super) struct Reading<'a> {
     source: &'a dyn ReadAt,
     #[cfg(target_os = "linux")]
     direct: Option<std::fs::File>,
+    /// Whether a chunk could not be read past the page cache: then none is, from there on.
+    #[cfg(target_os = "linux")]
+    fell_back: std::sync::atomic::AtomicBool,
 }
 
 #[cfg(target_os = "linux")]
@@ -50,11 +56,12 @@ impl<'a> Reading<'a> {
             Strategy::Auto if pack.file().is_some_and(|file| !mostly_cached(file.file(), samples)) => direct(pack),
             _ => None,
         };
-        Reading { source: pack.source(), direct }
+        Reading { source: pack.source(), direct, fell_back: false.into() }
     }
 
+    /// How the chunks were read; past the page cache only if all were.
     pub(super) fn strategy(&self) -> Strategy {
-        if self.direct.is_some() { Strategy::Direct } else { Strategy::Buffered }
+        if self.direct.is_some() && !self.fell_back.load(Ordering::Relaxed) { Strategy::Direct } else { Strategy::Buffered }
     }
 
     /// Reads bytes of the file into a slot, and says where they lie in it: as far behind a multiple of [`PAGE`] as in the file. The slot has
@@ -63,10 +70,11 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// As [`ReadAt::read_exact_at`].
     pub(super) fn read(&self, range: &Range<u64>, slot: &mut [u8]) -> io::Result<Range<usize>> {
-        if let Some(file) = &self.direct
-            && let Some(place) = read_direct(file, range, slot)
-        {
-            return Ok(place);
+        if let Some(file) = self.direct.as_ref().filter(|_| !self.fell_back.load(Ordering::Relaxed)) {
+            if let Some(place) = read_direct(file, range, slot) {
+                return Ok(place);
+            }
+            self.fell_back.store(true, Ordering::Relaxed);
         }
         read_buffered(self.source, range, slot)
     }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use flashpack::cuda::{Device, LoadOptions, Loader};
+use flashpack::cuda::{Device, LoadOptions, Loader, LoaderOptions};
 use flashpack::{Error, Layout, OpenOptions, Pack, Progress, ReadAt};
 
 use crate::driver::{Driver, with_driver};
@@ -310,5 +310,54 @@ fn a_file_rewritten_during_the_load_is_an_error_or_the_verified_bytes() {
             stop.store(true, Ordering::Relaxed);
         });
         assert_eq!(refused + loaded_count, 60);
+    });
+}
+
+#[test]
+fn buffers_of_a_failed_chunk_are_not_let_go_in_flight() {
+    with_driver(|driver| {
+        let pack = File::new(Layout::Sealed).open();
+        for (call, devices) in [
+            ("cuMemcpyHtoDAsync_v2", 1),
+            ("cuEventRecord", 1),
+            ("cuEventCreate", 1),
+            ("cuEventCreate", 2),
+            ("cuMemcpyHtoDAsync_v2", 2),
+        ] {
+            for number in 0..24 {
+                driver.reset(2, 1 << 30, number);
+                driver.set_delay(2000, 0);
+                driver.fail(call, number, 719);
+                let devices: Vec<_> = (0..devices).filter_map(|ordinal| Device::open(ordinal).ok()).collect();
+                // No bound to spare: a buffer that comes back is freed at once.
+                let tight = Loader::with_options(&devices, LoaderOptions::default().buffer_bytes(8 << 20).pinned_bytes(0));
+                let _ = tight.load(&pack, &threads(1)).map(drop);
+                drop((tight, devices));
+                assert_eq!(driver.report(), "", "{call} {number}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_peer_copy_that_fails_later_fails_the_load() {
+    with_driver(|driver| {
+        let pack = File::new(Layout::Sealed).open();
+        let mut failed = 0;
+        for number in 0..20 {
+            driver.reset(2, 1 << 30, number);
+            driver.set_peer(true);
+            driver.set_delay(100, 0);
+            driver.fail_async(number, 719);
+            let devices = [Device::open(0).unwrap(), Device::open(1).unwrap()];
+            let result = loader(&devices).load(&pack, &threads(1));
+            if driver.calls("cuMemcpyPeerAsync") + driver.calls("cuMemcpyHtoDAsync_v2") > number {
+                assert!(result.is_err(), "copy {number}");
+                failed += 1;
+            }
+            drop((result, devices));
+            assert_eq!(driver.report(), "");
+        }
+        assert!(failed > 10);
     });
 }

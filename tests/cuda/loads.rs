@@ -303,6 +303,9 @@ fn the_command_loads_to_a_device_and_compares() {
             assert_eq!(output.status.code(), Some(2));
             assert!(String::from_utf8_lossy(&output.stderr).contains(message), "{}", String::from_utf8_lossy(&output.stderr));
         }
+        let help = run(&["--help"]);
+        let help = String::from_utf8_lossy(&help.stdout).into_owned();
+        assert!(help.find("--json").unwrap() < help.find("For GPUs").unwrap());
         let text = run(&["--device", "cuda:0"]);
         assert!(String::from_utf8_lossy(&text.stdout).contains("verified"));
     });

@@ -60,6 +60,20 @@ fn a_tensor_that_nobody_adopts_lets_go() {
 }
 
 #[test]
+fn a_tensor_off_its_alignment_is_not_for_frameworks() {
+    with_driver(|_| {
+        let pack = File::new(Layout::Sealed).open();
+        let payload = pack.manifest().payload();
+        let select = flashpack::cuda::Select::Bytes(payload.start + 1..payload.end);
+        let loaded = loader(&[Device::open(0).unwrap()]).load(&pack, &LoadOptions { select, ..threads(2) }).unwrap();
+        for tensor in loaded.packs[0].tensors() {
+            let bytes = tensor.dtype().bits() / 8;
+            assert_eq!(tensor.to_dlpack().is_ok(), tensor.address().is_multiple_of(bytes), "{}", tensor.name());
+        }
+    });
+}
+
+#[test]
 fn a_pack_can_be_dropped_on_any_thread_and_after_its_loader() {
     with_driver(|driver| {
         let pack = File::new(Layout::Sealed).open();
